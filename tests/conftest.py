@@ -1,0 +1,68 @@
+"""What tests share: the real corpus, a small store of made-up features, and a cache that is thrown away."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serfast.corpora import Corpus, Utterance
+from serfast.features import FeatureOptions, FeatureStore, StoreWriter, feature_names
+
+EMOTIONS = ("anger", "neutral", "sadness")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def throwaway_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SERFAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def emodb_root() -> Path:
+    root = os.environ.get("SERFAST_EMODB")
+    if not root:
+        pytest.skip("needs the EmoDB recordings: set SERFAST_EMODB to the folder that holds wav/")
+    return Path(root)
+
+
+@pytest.fixture
+def tiny_store(tmp_path: Path) -> FeatureStore:
+    return _make_store(tmp_path / "store")
+
+
+@pytest.fixture
+def make_store() -> Callable[..., FeatureStore]:
+    return _make_store
+
+
+def _make_store(
+    path: Path, *, n_speakers: int = 6, n_utterances: int = 9, separation: float = 1.0, seed: int = 0
+) -> FeatureStore:
+    """A store of random features in which the emotion shifts the first features by ``separation`` deviations."""
+    generator = np.random.default_rng(seed)
+    utterances, features = [], []
+    for speaker in range(n_speakers):
+        for number in range(n_utterances):
+            emotion = number % len(EMOTIONS)
+            utterances.append(
+                Utterance(
+                    key=f"s{speaker}_{number}",
+                    path=Path(f"s{speaker}_{number}.wav"),
+                    emotion=EMOTIONS[emotion],
+                    speaker=f"s{speaker}",
+                    gender="female" if speaker % 2 else "male",
+                )
+            )
+            frames = generator.standard_normal((generator.integers(5, 40), 28)).astype(np.float32)
+            frames[:, emotion] += separation
+            features.append(frames)
+    writer = StoreWriter(path, FeatureOptions(), feature_names())
+    for utterance, frames in zip(utterances, features, strict=True):
+        writer.append(utterance.key, f"content of {utterance.key}", frames)
+    corpus = Corpus("made-up", tuple(utterances), EMOTIONS)
+    writer.commit(corpus, {utterance.key: f"content of {utterance.key}" for utterance in utterances}, {})
+    writer.close()
+    return FeatureStore.open(path)
