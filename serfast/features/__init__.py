@@ -1,0 +1,25 @@
+"""Low-level descriptors of speech: 13 MFCC, log F0 and their deltas per frame, and the store that holds a corpus's."""
+
+from serfast.features.bulk import ExtractionProgress, default_store_path, extract_corpus, extract_file
+from serfast.features.extract import extract, feature_names
+from serfast.features.frames import frame_times_s
+from serfast.features.normaliser import Normaliser
+from serfast.features.options import FeatureOptions
+from serfast.features.pitch import Pitch, track_pitch
+from serfast.features.store import FeatureStore, StoreWriter
+
+__all__ = [
+    "ExtractionProgress",
+    "FeatureOptions",
+    "FeatureStore",
+    "Normaliser",
+    "Pitch",
+    "StoreWriter",
+    "default_store_path",
+    "extract",
+    "extract_corpus",
+    "extract_file",
+    "feature_names",
+    "frame_times_s",
+    "track_pitch",
+]

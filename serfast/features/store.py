@@ -1,0 +1,243 @@
+"""The feature store: every utterance's features in one memory-mapped file, and an Arrow table that says whose.
+
+A store is a folder. ``rows.f32`` holds float32 rows (row, feature), little-endian, utterances end to end.
+``index.arrow`` maps each utterance to its first row and number of frames and carries its labels, so that a store alone
+is enough to train. Rows are written first and the index replaces the old one in a single step: what an interrupted
+extraction left behind the last index is cut off by the next.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from serfast import atomic
+from serfast.corpora import Corpus, Utterance
+from serfast.errors import CorpusError
+from serfast.features.options import FeatureOptions
+
+__all__ = ["FeatureStore", "StoreWriter"]
+
+FORMAT_VERSION = 1
+_ROWS, _INDEX = "rows.f32", "index.arrow"
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("source", pa.string()),
+        ("first_row", pa.int64()),
+        ("n_frames", pa.int64()),
+        ("path", pa.string()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("emotion", pa.string()),
+        ("speaker", pa.string()),
+        ("gender", pa.string()),
+        ("session", pa.string()),
+        ("split", pa.string()),
+    ]
+)
+_LABELS = tuple(field.name for field in dataclasses.fields(Utterance))
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of a corpus on disk, one entry per utterance of ``corpus``.
+
+    ``first_rows`` and ``lengths`` (utterance,) locate the frames of each utterance in ``rows`` (row, feature).
+    ``sources`` are content digests of the recordings. ``broken`` maps the key of each utterance that could not be
+    extracted to the reason; those utterances are not in ``corpus``.
+    """
+
+    path: Path
+    corpus: Corpus
+    options: FeatureOptions
+    feature_names: tuple[str, ...]
+    first_rows: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    sources: tuple[str, ...]
+    broken: dict[str, str]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "FeatureStore":
+        """Open the store in the folder ``path``.
+
+        Raises:
+            CorpusError: if there is no store, its format is another one or its rows were cut off.
+        """
+        path = Path(path)
+        entries, header = _read_index(path)
+        utterances = tuple(_utterance(entry) for entry in entries)
+        store = cls(
+            path=path,
+            corpus=Corpus(header["corpus"], utterances, tuple(header["emotions"]), tuple(header["notes"])),
+            options=FeatureOptions.from_dict(header["options"]),
+            feature_names=tuple(header["feature_names"]),
+            first_rows=np.array([entry["first_row"] for entry in entries], dtype=np.int64),
+            lengths=np.array([entry["n_frames"] for entry in entries], dtype=np.int64),
+            sources=tuple(entry["source"] for entry in entries),
+            broken=header["broken"],
+        )
+        needed = int((store.first_rows + store.lengths).max(initial=0))
+        if len(store.rows) < needed:
+            raise CorpusError(
+                f"{path / _ROWS} must hold {needed} rows, got {len(store.rows)}: extract the features again"
+            )
+        return store
+
+    @cached_property
+    def rows(self) -> NDArray[np.float32]:
+        """All rows (row, feature), memory-mapped and read-only."""
+        n_features = len(self.feature_names)
+        n_rows = (self.path / _ROWS).stat().st_size // (4 * n_features)
+        if n_rows == 0:
+            return np.empty((0, n_features), np.float32)
+        return np.memmap(self.path / _ROWS, dtype="<f4", mode="r", shape=(n_rows, n_features))
+
+    def utterance_rows(self, index: int) -> NDArray[np.float32]:
+        """Features (frame, feature) of one utterance, a view of the file."""
+        first = int(self.first_rows[index])
+        return self.rows[first : first + int(self.lengths[index])]
+
+    def gather(self, indices: Iterable[int]) -> NDArray[np.float32]:
+        """Copy the features of several utterances end to end: packed rows (row, feature)."""
+        return np.concatenate([self.utterance_rows(index) for index in indices])
+
+    def restrict(self, keep: Iterable[int]) -> "FeatureStore":
+        """The same rows, seen as a corpus of the utterances ``keep`` only."""
+        kept = np.array(list(keep), dtype=np.int64)
+        utterances = tuple(self.corpus.utterances[index] for index in kept)
+        return dataclasses.replace(
+            self,
+            corpus=dataclasses.replace(self.corpus, utterances=utterances),
+            first_rows=self.first_rows[kept],
+            lengths=self.lengths[kept],
+            sources=tuple(self.sources[index] for index in kept),
+        )
+
+
+class StoreWriter:
+    """Adds utterances to a store. Nothing counts as written until :meth:`commit`."""
+
+    def __init__(self, path: str | Path, options: FeatureOptions, feature_names: tuple[str, ...]) -> None:
+        """Open the store in the folder ``path`` for writing, or begin one; wait while another process writes it.
+
+        Raises:
+            ValueError: if the folder holds features of other options.
+        """
+        self._path = Path(path)
+        self._options, self._feature_names = options, feature_names
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self._path / ".lock")
+        self._lock.acquire()
+        self._located: dict[tuple[str, str], tuple[int, int]] = {}
+        self._n_rows = 0
+        try:
+            if (self._path / _INDEX).exists():
+                self._take_over()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._stream = (self._path / _ROWS).open("r+b" if (self._path / _ROWS).exists() else "w+b")
+        self._stream.truncate(4 * self._n_rows * len(feature_names))
+        self._stream.seek(0, 2)
+
+    def _take_over(self) -> None:
+        entries, header = _read_index(self._path)
+        if header["digest"] != self._options.digest():
+            stored = header["options"]
+            differing = [
+                f"{name} {stored.get(name)!r}"
+                for name, value in self._options.to_dict().items()
+                if stored.get(name) != value
+            ]
+            raise ValueError(
+                f"store {self._path} must hold features of the options asked for, got features of "
+                f"{', '.join(differing) or 'an earlier version of serfast'}: name another folder"
+            )
+        for entry in entries + header["unlisted"]:
+            self._located[entry["key"], entry["source"]] = (entry["first_row"], entry["n_frames"])
+            self._n_rows = max(self._n_rows, entry["first_row"] + entry["n_frames"])
+
+    def holds(self, key: str, source: str) -> bool:
+        """Whether the utterance ``key`` has been written from the recording content ``source``."""
+        return (key, source) in self._located
+
+    def append(self, key: str, source: str, features: NDArray[np.float32]) -> None:
+        """Write the features (frame, feature) of one utterance behind the rows written so far."""
+        self._stream.write(np.ascontiguousarray(features, dtype="<f4").tobytes())
+        self._located[key, source] = (self._n_rows, len(features))
+        self._n_rows += len(features)
+
+    def commit(self, corpus: Corpus, sources: dict[str, str], broken: dict[str, str]) -> None:
+        """Make what was written so far the content of the store, listed as ``corpus``.
+
+        Args:
+            corpus: what the store shall present; its utterances that have not been written are left out.
+            sources: content digest of each utterance by key.
+            broken: reason by key of each utterance that could not be extracted.
+        """
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        listed = []
+        for utterance in corpus.utterances:
+            place = self._located.get((utterance.key, sources.get(utterance.key, "")))
+            if place is not None:
+                listed.append(_entry(utterance, sources[utterance.key], place))
+        present = {(entry["key"], entry["source"]) for entry in listed}
+        header = {
+            "format": FORMAT_VERSION,
+            "corpus": corpus.name,
+            "emotions": list(corpus.emotions),
+            "notes": list(corpus.notes),
+            "options": self._options.to_dict(),
+            "digest": self._options.digest(),
+            "feature_names": list(self._feature_names),
+            "broken": broken,
+            "unlisted": [
+                {"key": key, "source": source, "first_row": place[0], "n_frames": place[1]}
+                for (key, source), place in self._located.items()
+                if (key, source) not in present
+            ],
+        }
+        table = pa.Table.from_pylist(listed, schema=_SCHEMA.with_metadata({"serfast": json.dumps(header)}))
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        atomic.write_bytes(self._path / _INDEX, sink.getvalue().to_pybytes())
+
+    def close(self) -> None:
+        """Release the file. What was not committed is dropped by the next writer."""
+        self._stream.close()
+        self._lock.release()
+
+
+def _entry(utterance: Utterance, source: str, place: tuple[int, int]) -> dict[str, Any]:
+    labels = {name: getattr(utterance, name) for name in _LABELS}
+    return {**labels, "path": str(utterance.path), "source": source, "first_row": place[0], "n_frames": place[1]}
+
+
+def _utterance(entry: dict[str, Any]) -> Utterance:
+    return Utterance(**{**{name: entry[name] for name in _LABELS}, "path": Path(entry["path"])})
+
+
+def _read_index(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    if not (path / _INDEX).is_file():
+        raise CorpusError(f"{path} must be a feature store, got a folder without {_INDEX}")
+    try:
+        with pa.ipc.open_file(path / _INDEX) as reader:
+            table = reader.read_all()
+        header = json.loads(table.schema.metadata[b"serfast"])
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise CorpusError(f"{path / _INDEX} must be the index of a feature store, got {error}") from error
+    if header["format"] != FORMAT_VERSION:
+        raise CorpusError(f"{path / _INDEX} must have format {FORMAT_VERSION}, got {header['format']}: extract again")
+    return table.to_pylist(), header

@@ -1,0 +1,121 @@
+"""MFCC: known answers, and librosa as an independent implementation."""
+
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from serfast.features import FeatureOptions
+from serfast.features.spectrum import dct_matrix, mel_filters, mfcc
+
+OPTIONS = {
+    "paper": FeatureOptions(),
+    "hann_htk": FeatureOptions(window="hann", mel_scale="htk", mel_norm=None),
+    "magnitude": FeatureOptions(power=1.0, n_mels=64, n_mfcc=20, mel_low_hz=0.0),
+    "not_centred": FeatureOptions(center=False),
+    "long_window": FeatureOptions(n_fft=2048, window_ms=64.0, hop_ms=12.5, n_mels=128, mel_high_hz=7600.0),
+    "full_window": FeatureOptions(n_fft=256, window_ms=16.0, hop_ms=5.0, n_mels=23, n_mfcc=23),
+    "top_db": FeatureOptions(top_db=40.0),
+    "odd_window": FeatureOptions(sample_rate=22050, n_fft=1024, mel_high_hz=11025.0),
+}
+
+
+def _voice_like(sample_rate: int, duration_s: float = 1.5) -> NDArray[np.float32]:
+    """A gliding voice, then breath noise 50 dB below, then silence."""
+    count = int(sample_rate * duration_s)
+    phase = 2 * np.pi * np.cumsum(np.geomspace(90, 260, count)) / sample_rate
+    voice = sum(np.sin(order * phase) / order**1.5 for order in range(1, 30))
+    noise = 0.003 * np.random.default_rng(1).standard_normal(count)
+    place = np.arange(count) / count
+    return (0.2 * np.where(place < 0.5, voice + noise, np.where(place < 0.8, noise, 0))).astype(np.float32)
+
+
+def _librosa_mfcc(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
+    energies = librosa.feature.melspectrogram(
+        y=samples,
+        sr=options.sample_rate,
+        n_fft=options.n_fft,
+        win_length=options.n_window,
+        hop_length=options.hop,
+        window=options.window,
+        center=options.center,
+        pad_mode="constant",
+        power=options.power,
+        n_mels=options.n_mels,
+        fmin=options.mel_low_hz,
+        fmax=options.mel_high_hz,
+        htk=options.mel_scale == "htk",
+        norm=options.mel_norm,
+    )
+    decibel = librosa.power_to_db(energies, amin=options.log_floor, top_db=options.top_db)
+    return librosa.feature.mfcc(S=decibel, n_mfcc=options.n_mfcc).T
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+def test_mfcc_equals_librosa(options: FeatureOptions) -> None:
+    samples = _voice_like(options.sample_rate)
+    np.testing.assert_allclose(mfcc(samples, options), _librosa_mfcc(samples, options), atol=1e-3, rtol=0)
+
+
+def test_mfcc_equals_librosas_own_call() -> None:
+    samples = _voice_like(16000)
+    expected = librosa.feature.mfcc(
+        y=samples, sr=16000, n_mfcc=13, n_fft=512, win_length=400, hop_length=160, window="hamming", n_mels=40, fmin=20
+    )
+    np.testing.assert_allclose(mfcc(samples, FeatureOptions(top_db=80)), expected.T, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("n_samples", [512, 639, 640, 641, 1599, 1600, 1601, 2559, 2560, 2561, 5120])
+def test_frames_are_counted_and_padded_as_librosa_does(n_samples: int, center: bool) -> None:
+    samples = np.random.default_rng(n_samples).standard_normal(n_samples).astype(np.float32)
+    options = FeatureOptions(center=center)
+    expected = _librosa_mfcc(samples, options)
+    assert len(expected) == (1 + n_samples // 160 if center else 1 + (n_samples - 512) // 160)
+    np.testing.assert_allclose(mfcc(samples, options), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.emodb
+def test_mfcc_equals_librosa_on_speech(emodb_root: Path) -> None:
+    for path in sorted((emodb_root / "wav").glob("*.wav"))[::50]:
+        samples, sample_rate = soundfile.read(path, dtype="float32")
+        options = FeatureOptions(sample_rate=sample_rate)
+        np.testing.assert_allclose(mfcc(samples, options), _librosa_mfcc(samples, options), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", ["slaney", "htk"])
+@pytest.mark.parametrize("norm", ["slaney", None])
+def test_filters_equal_librosa(scale: str, norm: str | None) -> None:
+    options = FeatureOptions(mel_scale=scale, mel_norm=norm)
+    expected = librosa.filters.mel(sr=16000, n_fft=512, n_mels=40, fmin=20, fmax=8000, htk=scale == "htk", norm=norm)
+    np.testing.assert_allclose(mel_filters(options), expected, atol=1e-7)
+
+
+def test_dct_is_orthonormal() -> None:
+    matrix = dct_matrix(40, 40)
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(40), atol=1e-12)
+
+
+def test_silence_is_the_floor_in_every_band() -> None:
+    coefficients = mfcc(np.zeros(1600, np.float32), FeatureOptions(log_floor=1e-10))
+    np.testing.assert_allclose(coefficients[:, 0], -100 * np.sqrt(40), rtol=1e-5)
+    np.testing.assert_allclose(coefficients[:, 1:], 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("tone_hz", [200.0, 1000.0, 3300.0, 7000.0])
+def test_tone_is_loudest_in_the_bands_that_pass_it(tone_hz: float) -> None:
+    options = FeatureOptions(n_mfcc=40, mel_norm=None)
+    samples = np.sin(2 * np.pi * tone_hz * np.arange(16000) / 16000).astype(np.float32)
+    decibel = mfcc(samples, options)[50] @ dct_matrix(40, 40)
+    passing = mel_filters(options)[:, round(tone_hz / 16000 * 512)]
+    assert passing[np.argmax(decibel)] > 0
+
+
+def test_twice_the_amplitude_adds_six_decibels_to_every_band() -> None:
+    options = FeatureOptions(n_mfcc=40)
+    samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    difference = (mfcc(2 * samples, options) - mfcc(samples, options)) @ dct_matrix(40, 40)
+    np.testing.assert_allclose(difference, 20 * np.log10(2), atol=1e-3)
