@@ -1,0 +1,17 @@
+"""Networks: encoder, pooling, decoder and the utterance classifier built of them. They know no corpus."""
+
+from serfast.models.blstm import BLSTM
+from serfast.models.classifier import EmotionClassifier, ModelOptions
+from serfast.models.decoder import Decoder
+from serfast.models.pooling import POOLINGS, AttentionPool, LastPool, make_pooling
+
+__all__ = [
+    "BLSTM",
+    "POOLINGS",
+    "AttentionPool",
+    "Decoder",
+    "EmotionClassifier",
+    "LastPool",
+    "ModelOptions",
+    "make_pooling",
+]

@@ -1,0 +1,87 @@
+"""The paper's model: recurrent encoder, pooling over frames, decoder."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from serfast.models.blstm import BLSTM
+from serfast.models.decoder import Decoder
+from serfast.models.pooling import POOLINGS, make_pooling
+from serfast.ops import Lengths
+
+__all__ = ["EmotionClassifier", "ModelOptions"]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Shape of an :class:`EmotionClassifier`; the defaults are the paper's attention model.
+
+    Attributes:
+        pooling: "last", "mean", "eq8" or "eq9" (Huang and Narayanan 2016, section 3).
+        n_layers: bidirectional LSTM layers.
+        n_units: LSTM units per direction.
+        n_attention: rows of the projection W of eq. 8; 0 for as many as the hidden vectors have.
+        n_decoder: units of the decoder's hidden layer; 0 for none.
+        encoder_dropout: dropout between the LSTM layers.
+        pooling_dropout: dropout on the elements of the scaled vectors alpha_t h_t.
+        decoder_dropout: dropout before the decoder's layers.
+    """
+
+    pooling: str = "eq9"
+    n_layers: int = 2
+    n_units: int = 128
+    n_attention: int = 0
+    n_decoder: int = 0
+    encoder_dropout: float = 0.0
+    pooling_dropout: float = 0.0
+    decoder_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        for name, least in (("n_layers", 1), ("n_units", 1), ("n_attention", 0), ("n_decoder", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("encoder_dropout", "pooling_dropout", "decoder_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+class EmotionClassifier(nn.Module):
+    """Scores the emotions of utterances: BLSTM over frames, pooling to a context vector, decoder."""
+
+    def __init__(self, n_features: int, n_emotions: int, options: ModelOptions) -> None:
+        super().__init__()
+        n_hidden = 2 * options.n_units
+        self.encoder = BLSTM(n_features, options.n_units, options.n_layers, options.encoder_dropout)
+        self.pooling = make_pooling(
+            options.pooling, n_hidden, n_attention=options.n_attention or None, dropout=options.pooling_dropout
+        )
+        self.decoder = Decoder(n_hidden, n_emotions, options.n_decoder, options.decoder_dropout)
+
+    def forward(
+        self, features: Tensor, lengths: Tensor | Lengths, dropout_seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Score utterances.
+
+        Args:
+            features: packed (row, feature), or padded (batch, time, feature), whose padding is never read.
+            lengths: frames of each utterance, (batch,), int64.
+            dropout_seeds: (batch,), int64; they fix the pooling's dropout mask in training. Drawn when None.
+
+        Returns:
+            Logits (batch, emotion), and attention weights (row,), or (batch, time) and zero in the padding; None
+            where the pooling has no weights ("last").
+        """
+        lengths = Lengths.of(lengths, features)
+        if lengths.n_frames is None:
+            hidden = self.encoder(features, lengths)
+            context, attention_weights = self.pooling(hidden, lengths, dropout_seeds)
+            return self.decoder(context), attention_weights
+        valid = torch.arange(lengths.n_frames, device=features.device) < lengths.on_device[:, None]
+        packed = Lengths.packed(lengths.lengths, device=features.device)
+        logits, packed_weights = self(features[valid], packed, dropout_seeds)
+        if packed_weights is None:
+            return logits, None
+        return logits, packed_weights.new_zeros(valid.shape).masked_scatter(valid, packed_weights)

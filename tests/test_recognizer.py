@@ -1,0 +1,80 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import serfast
+from serfast import FeatureStore, Recognizer
+
+QUICK = {"n_units": 8, "n_epochs": 1, "batch_size": 16, "progress": False}
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    generator = np.random.default_rng(0)
+    paths = []
+    for number, seconds in enumerate((0.5, 2.0, 0.9, 0.1, 1.3)):
+        paths.append(tmp_path / f"clip{number}.wav")
+        time_s = np.arange(int(16000 * seconds)) / 16000
+        voice = sum(np.sin(2 * np.pi * 120 * (number + 1) * harmonic * time_s) / harmonic for harmonic in range(1, 6))
+        soundfile.write(paths[-1], 0.1 * voice + 0.01 * generator.standard_normal(len(time_s)), 16000)
+    return paths
+
+
+@pytest.fixture
+def recognizer(tiny_store: FeatureStore, tmp_path: Path) -> Recognizer:
+    serfast.train(tiny_store, output=tmp_path / "run", **QUICK)
+    return Recognizer.load(tmp_path / "run")
+
+
+def test_a_prediction_does_not_depend_on_its_batch(recognizer: Recognizer, clips: list[Path]):
+    together = recognizer.predict(clips, batch_size=16)
+    for batch_size, order in ((1, [0, 1, 2, 3, 4]), (2, [4, 2, 0, 1, 3])):
+        others = recognizer.predict([clips[place] for place in order], batch_size=batch_size)
+        for place, other in zip(order, others, strict=True):
+            assert other.path == clips[place]
+            assert list(other.logits.values()) == pytest.approx(list(together[place].logits.values()), abs=1e-5)
+            np.testing.assert_allclose(other.attention_weights, together[place].attention_weights, atol=1e-5)
+
+
+def test_a_prediction_is_whole(recognizer: Recognizer, clips: list[Path]):
+    prediction = recognizer.predict(clips)[1]
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert prediction.emotion == max(prediction.probabilities, key=prediction.probabilities.get)
+    assert prediction.attention_weights.shape == prediction.times_s.shape == (201,)
+    assert prediction.attention_weights.sum() == pytest.approx(1, abs=1e-5)
+    assert math.isclose(prediction.times_s[-1], 2.0, abs_tol=0.01)
+
+
+def test_a_recording_at_another_rate_in_stereo_is_read(recognizer: Recognizer, clips: list[Path], tmp_path: Path):
+    samples, _ = soundfile.read(clips[1])
+    soundfile.write(tmp_path / "stereo.flac", np.stack([np.repeat(samples, 3)] * 2, axis=1), 48000)
+    assert len(recognizer.predict([tmp_path / "stereo.flac"])[0].times_s) == 201
+
+
+def test_misuse_is_named(recognizer: Recognizer, tmp_path: Path):
+    assert recognizer.predict([]) == []
+    with pytest.raises(TypeError, match="paths must be a list of files, got the single path 'a.wav'"):
+        recognizer.predict("a.wav")
+    with pytest.raises(serfast.CorpusError, match="missing.wav"):
+        recognizer.predict([tmp_path / "missing.wav"])
+    with pytest.raises(serfast.CorpusError, match=r"must hold a trained model \(model.safetensors\), got none"):
+        Recognizer.load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        recognizer.predict(["a.wav"], batch_size=0)
+
+
+def test_another_corpus_is_scored_and_a_seen_one_refused(tmp_path: Path):
+    corpora = []
+    for name, seed in (("first", 0), ("second", 1)):
+        serfast.corpora.synthetic.generate(tmp_path / name, seed=seed, n_speakers=4, n_utterances=8)
+        corpora.append(serfast.load_corpus("synthetic", tmp_path / name))
+    serfast.train(corpora[0], output=tmp_path / "run", **QUICK)
+    scores = serfast.evaluate(tmp_path / "run", corpora[1], progress=False)
+    assert scores.n_utterances == len(corpora[1].utterances)
+    with pytest.raises(
+        ValueError, match=r"must not hold recordings that the model was trained or selected on, got \d+"
+    ):
+        serfast.evaluate(tmp_path / "run", corpora[0], progress=False)

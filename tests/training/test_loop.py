@@ -1,0 +1,195 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serfast import FeatureStore, ModelOptions, TrainingOptions
+from serfast.corpora.folds import single
+from serfast.errors import CorpusError
+from serfast.training import CHECKPOINT, EpochRecord, TrainedModel, answer, train_model
+from serfast.training.batches import dropout_seeds, shuffled_batches
+from serfast.training.checkpoint import load_tensors, save_tensors
+
+CPU = torch.device("cpu")
+SMALL = ModelOptions(n_units=8, n_layers=2, encoder_dropout=0.2, pooling_dropout=0.3, decoder_dropout=0.2)
+OPTIONS = TrainingOptions(n_epochs=4, batch_size=8, learning_rate=5e-3)
+
+
+def run(store: FeatureStore, folder: Path, **changes: object) -> TrainedModel:
+    folder.mkdir(exist_ok=True)
+    on_epoch = changes.pop("on_epoch", None)
+    options = dataclasses.replace(OPTIONS, **changes)
+    fold = single(store.corpus)[0]
+    return train_model(store, fold, SMALL, options, folder=folder, device=CPU, on_epoch=on_epoch)
+
+
+def same_weights(one: TrainedModel, other: TrainedModel) -> bool:
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    )
+
+
+def test_ten_utterances_are_overfitted(make_store: Callable[..., FeatureStore], tmp_path: Path):
+    store = make_store(tmp_path / "store", n_speakers=2, n_utterances=10, separation=0.0)
+    model = ModelOptions(n_units=32, n_layers=1)
+    options = TrainingOptions(n_epochs=60, patience=60, batch_size=10, learning_rate=1e-2)
+    fold = dataclasses.replace(single(store.corpus)[0], validation=single(store.corpus)[0].train)
+    trained = train_model(store, fold, model, options, folder=tmp_path, device=CPU)
+    answers = answer(trained.model, store, trained.normaliser, fold.train, batch_size=4, device=CPU)
+    assert np.array_equal(answers.predicted, np.array(store.corpus.labels())[list(fold.train)])
+
+
+def test_the_selected_epoch_is_the_best_on_validation(tiny_store: FeatureStore, tmp_path: Path):
+    trained = run(tiny_store, tmp_path / "run", n_epochs=8, patience=8)
+    best = max(record.validation_ua for record in trained.history)
+    assert trained.history[trained.best_epoch - 1].validation_ua == best
+    fold = single(tiny_store.corpus)[0]
+    answers = answer(trained.model, tiny_store, trained.normaliser, fold.validation, batch_size=3, device=CPU)
+    truth = np.array(tiny_store.corpus.labels())[list(fold.validation)]
+    assert (answers.predicted == truth).mean() == trained.history[trained.best_epoch - 1].validation_wa
+
+
+def test_training_stops_when_patience_ends(tiny_store: FeatureStore, tmp_path: Path):
+    trained = run(tiny_store, tmp_path / "run", n_epochs=50, patience=2, learning_rate=1e-9)
+    assert len(trained.history) == trained.best_epoch + 2 < 50
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tiny_store: FeatureStore, tmp_path: Path):
+    torch.manual_seed(1)
+    first = run(tiny_store, tmp_path / "a")
+    torch.manual_seed(2)
+    assert same_weights(first, run(tiny_store, tmp_path / "b"))
+    assert not same_weights(first, run(tiny_store, tmp_path / "c", seed=1))
+
+
+def test_the_callers_random_stream_is_left_alone(tiny_store: FeatureStore, tmp_path: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(tiny_store, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_run_stopped_between_epochs_goes_on_to_the_same_bits(tiny_store: FeatureStore, tmp_path: Path):
+    class StopError(Exception):
+        pass
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise StopError
+
+    whole = run(tiny_store, tmp_path / "whole")
+    with pytest.raises(StopError):
+        run(tiny_store, tmp_path / "stopped", on_epoch=stop)
+    resumed = run(tiny_store, tmp_path / "stopped")
+    assert [record.epoch for record in resumed.history] == [1, 2, 3, 4]
+    assert same_weights(whole, resumed)
+    lines = (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tiny_store: FeatureStore, tmp_path: Path):
+    whole = run(tiny_store, tmp_path / "whole", n_epochs=12, patience=12)
+    program = textwrap.dedent(f"""
+        import sys, torch
+        from pathlib import Path
+        from serfast import FeatureStore, ModelOptions, TrainingOptions
+        from serfast.corpora.folds import single
+        from serfast.training import train_model
+        torch.set_num_threads({torch.get_num_threads()})
+        store = FeatureStore.open({str(tiny_store.path)!r})
+        options = TrainingOptions(**{vars(OPTIONS)!r} | dict(n_epochs=12, patience=12))
+        train_model(store, single(store.corpus)[0], ModelOptions(**{vars(SMALL)!r}), options, folder=Path(sys.argv[1]),
+                    device=torch.device("cpu"), on_epoch=lambda record: print(record.epoch, flush=True))
+        print("finished", flush=True)
+    """)
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    n_kills = 0
+    for delay_s in (0.0, 0.004, 0.011, 0.023, None):
+        with subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE, text=True) as process:
+            if delay_s is None:
+                assert "finished" in process.communicate()[0]
+                break
+            process.stdout.readline()
+            time.sleep(delay_s)
+            os.kill(process.pid, signal.SIGKILL)
+            n_kills += process.wait() == -signal.SIGKILL
+    assert n_kills >= 2
+    assert same_weights(whole, run(tiny_store, folder, n_epochs=12, patience=12))
+
+
+def test_batches_hold_each_utterance_once_and_differ_between_epochs():
+    lengths = np.random.default_rng(0).integers(1, 1000, 500)
+    chosen = np.arange(100, 350)
+    first = shuffled_batches(chosen, lengths, 16, seed=0, epoch=1)
+    assert sorted(np.concatenate(first)) == list(chosen)
+    assert max(len(batch) for batch in first) == 16
+    second = shuffled_batches(chosen, lengths, 16, seed=0, epoch=2)
+    assert not all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    padded = sum(len(batch) * lengths[batch].max() for batch in first)
+    assert padded < 1.25 * lengths[chosen].sum()
+
+
+def test_dropout_seeds_depend_on_run_epoch_and_utterance_alone():
+    indices = np.arange(1000)
+    seeds = dropout_seeds(0, 1, indices)
+    assert torch.equal(seeds[[5, 3]], dropout_seeds(0, 1, indices[[5, 3]]))
+    assert (
+        len(
+            set(seeds.tolist())
+            | set(dropout_seeds(0, 2, indices).tolist())
+            | set(dropout_seeds(1, 1, indices).tolist())
+        )
+        == 3000
+    )
+
+
+def test_class_weights_make_a_rare_emotion_count(make_store: Callable[..., FeatureStore], tmp_path: Path):
+    store = make_store(tmp_path / "store", n_utterances=30, separation=0.15)
+    fold = single(store.corpus)[0]
+    labels = np.array(store.corpus.labels())
+    rare = [index for index in fold.train if labels[index] == 0][:6]
+    fold = dataclasses.replace(fold, train=tuple(rare + [index for index in fold.train if labels[index] != 0]))
+    shares = []
+    for class_weights in (False, True):
+        options = dataclasses.replace(OPTIONS, n_epochs=6, patience=6, class_weights=class_weights)
+        folder = tmp_path / str(class_weights)
+        folder.mkdir()
+        trained = train_model(store, fold, SMALL, options, folder=folder, device=CPU)
+        answers = answer(trained.model, store, trained.normaliser, fold.validation, batch_size=8, device=CPU)
+        exponentials = np.exp(answers.logits)
+        shares.append((exponentials[:, 0] / exponentials.sum(axis=1)).mean())
+    assert shares[1] > 1.5 * shares[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_store: FeatureStore, tmp_path: Path):
+    with pytest.raises(ValueError, match="learning_rate must keep the loss finite, got loss"):
+        run(tiny_store, tmp_path / "run", learning_rate=1e30)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path):
+    save_tensors(tmp_path / CHECKPOINT, {"a": torch.ones(3)}, {"epoch": 1})
+    assert load_tensors(tmp_path / CHECKPOINT)[1] == {"epoch": 1}
+    (tmp_path / CHECKPOINT).write_bytes((tmp_path / CHECKPOINT).read_bytes()[:20])
+    with pytest.raises(CorpusError, match=r"checkpoint.safetensors must be a file of tensors written by serfast"):
+        load_tensors(tmp_path / CHECKPOINT)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("n_epochs", 0), ("learning_rate", 0.0), ("gradient_clip", float("nan")), ("seed", -1)]
+)
+def test_options_out_of_range_are_named(name: str, value: float):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        dataclasses.replace(OPTIONS, **{name: value})
