@@ -1,0 +1,55 @@
+"""Progress of long work, a line at a time, so that a terminal, a log file and a job queue show the same."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+from serfast.features import ExtractionProgress
+from serfast.training import EpochRecord
+
+__all__ = ["Progress"]
+
+EXTRACTION_LINE_EVERY_S = 2.0
+
+
+@dataclass
+class Progress:
+    """Prints to standard error where an experiment stands; silent when ``shown`` is False."""
+
+    shown: bool
+    _last_line: float = field(default=0.0, init=False)
+    _epoch_seconds: list[float] = field(default_factory=list, init=False)
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        if self.shown:
+            print(line, file=sys.stderr, flush=True)
+
+    def extraction(self, progress: ExtractionProgress) -> None:
+        """Report an extraction, at most every two seconds and at its end."""
+        now = time.monotonic()
+        if progress.n_done < progress.n_utterances and now - self._last_line < EXTRACTION_LINE_EVERY_S:
+            return
+        self._last_line = now
+        speed = progress.audio_s / progress.elapsed_s if progress.elapsed_s > 0 else 0.0
+        self.say(
+            f"features: {progress.n_done}/{progress.n_utterances} utterances, "
+            f"{progress.audio_s / 60:.1f} min of audio extracted, {speed:,.0f} x real time"
+        )
+
+    def epoch(self, record: EpochRecord, *, fold: str, n_fold: int, n_folds: int, n_epochs: int) -> None:
+        """Report an epoch of a fold and the longest time that the whole experiment can still take."""
+        self._epoch_seconds.append(record.seconds)
+        mean_s = sum(self._epoch_seconds) / len(self._epoch_seconds)
+        left_s = mean_s * (n_epochs - record.epoch + (n_folds - n_fold) * n_epochs)
+        self.say(
+            f"fold {n_fold}/{n_folds} {fold}  epoch {record.epoch:>2}/{n_epochs}  loss {record.loss:.3f}  "
+            f"validation UA {record.validation_ua:.3f} WA {record.validation_wa:.3f}{' *' if record.best else '  '}  "
+            f"{record.seconds:.1f} s  at most {_clock(left_s)} left"
+        )
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

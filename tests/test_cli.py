@@ -1,0 +1,124 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import serfast
+from serfast import FeatureStore
+
+SERFAST = [sys.executable, "-m", "serfast"]
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    process = subprocess.run([*SERFAST, *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert process.returncode == code, process.stdout + process.stderr
+    return process
+
+
+@pytest.fixture(scope="module")
+def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    serfast.corpora.synthetic.generate(root, n_speakers=4, n_utterances=8)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(corpus_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "run"
+    run("train", "synthetic", corpus_root, "--output", output, "--set", "n_units=8", "--set", "n_epochs=1")
+    return output
+
+
+def test_help_is_quick_and_loads_neither_torch_nor_numba():
+    program = textwrap.dedent("""
+        import sys
+        from serfast.cli import app
+        try:
+            app(["--help"])
+        except SystemExit:
+            pass
+        print([name for name in ("torch", "numba", "numpy") if name in sys.modules])
+    """)
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines()[-1] == "[]"
+    for command in ("demo", "features", "train", "cross-validate", "evaluate", "predict", "info"):
+        assert command in process.stdout
+
+
+def test_info_prints_what_a_bug_report_needs():
+    printed = run("info").stdout
+    for name in ("serfast", "python", "torch", "numba", "cpu kernels", "cuda kernels", "threads", "devices"):
+        assert f"{name}:" in printed
+
+
+def test_train_shows_progress_and_a_report(corpus_root: Path, tmp_path: Path):
+    process = run(
+        "train", "synthetic", corpus_root, "--output", tmp_path / "run", "--set", "n_units=4", "--set", "n_epochs=2"
+    )
+    assert "epoch  2/2" in process.stderr
+    for word in ("UA", "WA", "macro-F1", "confusion", "anger", f"Saved in {tmp_path / 'run'}"):
+        assert word in process.stdout
+
+
+def test_predict_prints_a_table_or_json(trained: Path, corpus_root: Path):
+    clips = sorted(corpus_root.rglob("*.wav"))[:2]
+    assert "anger" in run("predict", trained, *clips).stdout
+    predictions = json.loads(run("predict", trained, *clips, "--json").stdout)
+    assert [prediction["path"] for prediction in predictions] == [str(clip) for clip in clips]
+    assert sum(predictions[0]["probabilities"].values()) == pytest.approx(1)
+    assert len(predictions[0]["attention_weights"]) == len(predictions[0]["times_s"])
+
+
+def test_features_are_extracted_and_a_broken_file_gives_a_non_zero_exit(corpus_root: Path, tmp_path: Path):
+    assert "32 utterances" in run("features", "synthetic", corpus_root, tmp_path / "store").stdout
+    assert len(FeatureStore.open(tmp_path / "store").lengths) == 32
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    clip = sorted(corpus_root.rglob("*.wav"))[0]
+    (tmp_path / "m.csv").write_text(f"file,emotion,speaker\nbroken.wav,sad,a\n{clip},happy,b\n")
+    process = run("features", "csv", tmp_path / "m.csv", tmp_path / "other", code=1)
+    assert "broken: broken.wav" in process.stderr
+
+
+def test_evaluate_shows_a_finished_run(trained: Path):
+    assert "validation part" in run("evaluate", trained).stdout
+
+
+def test_an_error_is_one_line_and_a_traceback_under_debug(corpus_root: Path, tmp_path: Path):
+    process = run("train", "emodb", tmp_path / "nowhere", code=1)
+    assert process.stderr.startswith("error: ")
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert "nowhere" in process.stderr
+    assert "Traceback" in run("--debug", "train", "emodb", tmp_path / "nowhere", code=1).stderr
+    assert "options must be among" in run("train", "synthetic", corpus_root, "--set", "lr=1", code=1).stderr
+    assert "No such command" in run("fly", code=2).stderr
+
+
+def test_interruption_leaves_a_run_that_goes_on(corpus_root: Path, tmp_path: Path):
+    command = [
+        "cross-validate",
+        "synthetic",
+        corpus_root,
+        "--output",
+        tmp_path / "run",
+        "--set",
+        "n_units=8",
+        "--set",
+        "n_epochs=2",
+    ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [*SERFAST, *map(str, command)], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        for line in process.stderr:
+            if "epoch  1/2" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+        assert process.wait() == 130
+    assert "the same command goes on" in rest
+    assert "fold 4/4" in run(*command).stderr
