@@ -1,0 +1,189 @@
+// Packs of lanes for one instruction set: PACK_BYTES of numbers in as many registers as that takes.
+//
+// Included by for_each_isa.inl inside the set's namespace, with SERFAST_REGISTER_BYTES defined.
+
+template <typename scalar_t>
+struct Pack {
+  typedef scalar_t Register __attribute__((vector_size(SERFAST_REGISTER_BYTES)));
+  typedef typename Format<scalar_t>::Bits BitsRegister __attribute__((vector_size(SERFAST_REGISTER_BYTES)));
+  static constexpr int n_registers = PACK_BYTES / SERFAST_REGISTER_BYTES;
+  static constexpr int n_lanes = PACK_BYTES / static_cast<int>(sizeof(scalar_t));
+  static constexpr int n_register_lanes = n_lanes / n_registers;
+  Register part[n_registers];
+};
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> broadcast(scalar_t value) {
+  Pack<scalar_t> pack;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    pack.part[i] = value - typename Pack<scalar_t>::Register{};
+  }
+  return pack;
+}
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> load(const scalar_t* lanes) {
+  Pack<scalar_t> pack;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {  // one by one, or the compiler copies through the stack
+    __builtin_memcpy(&pack.part[i], lanes + i * Pack<scalar_t>::n_register_lanes, SERFAST_REGISTER_BYTES);
+  }
+  return pack;
+}
+
+template <typename scalar_t>
+SERFAST_INLINE void store(scalar_t* lanes, const Pack<scalar_t>& pack) {
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    __builtin_memcpy(lanes + i * Pack<scalar_t>::n_register_lanes, &pack.part[i], SERFAST_REGISTER_BYTES);
+  }
+}
+
+// The first n lanes from memory, the others zero.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> load_first(const scalar_t* lanes, int64_t n) {
+  if (n >= Pack<scalar_t>::n_lanes) {
+    return load(lanes);
+  }
+  Pack<scalar_t> pack = broadcast(scalar_t(0));
+  __builtin_memcpy(&pack, lanes, n * sizeof(scalar_t));
+  return pack;
+}
+
+// The first n lanes to memory.
+template <typename scalar_t>
+SERFAST_INLINE void store_first(scalar_t* lanes, const Pack<scalar_t>& pack, int64_t n) {
+  if (n >= Pack<scalar_t>::n_lanes) {
+    store(lanes, pack);
+  } else {
+    __builtin_memcpy(lanes, &pack, n * sizeof(scalar_t));
+  }
+}
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> operator+(Pack<scalar_t> a, const Pack<scalar_t>& b) {
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    a.part[i] += b.part[i];
+  }
+  return a;
+}
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> operator-(Pack<scalar_t> a, const Pack<scalar_t>& b) {
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    a.part[i] -= b.part[i];
+  }
+  return a;
+}
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> operator*(Pack<scalar_t> a, const Pack<scalar_t>& b) {
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    a.part[i] *= b.part[i];
+  }
+  return a;
+}
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> operator/(Pack<scalar_t> a, const Pack<scalar_t>& b) {
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    a.part[i] /= b.part[i];
+  }
+  return a;
+}
+
+// a * b + c, contracted into one rounding where the instruction set can.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> multiply_add(Pack<scalar_t> a, const Pack<scalar_t>& b, const Pack<scalar_t>& c) {
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    a.part[i] = a.part[i] * b.part[i] + c.part[i];
+  }
+  return a;
+}
+
+// Lane by lane: a < b ? yes : no. A lane that is not a number takes no.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> where_less(
+    const Pack<scalar_t>& a, const Pack<scalar_t>& b, const Pack<scalar_t>& yes, const Pack<scalar_t>& no) {
+  Pack<scalar_t> chosen;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    chosen.part[i] = a.part[i] < b.part[i] ? yes.part[i] : no.part[i];
+  }
+  return chosen;
+}
+
+// Sum of all lanes, folding halves onto each other: the same tree whatever the registers' width.
+template <typename scalar_t>
+SERFAST_INLINE scalar_t sum_of_lanes(const Pack<scalar_t>& pack) {
+  typedef scalar_t Quarter __attribute__((vector_size(QUARTER_BYTES)));
+  Quarter quarter[PACK_BYTES / QUARTER_BYTES];
+  __builtin_memcpy(quarter, &pack, PACK_BYTES);
+  const Quarter sum = (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
+  if constexpr (sizeof(scalar_t) == sizeof(float)) {
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+  } else {
+    return sum[0] + sum[1];
+  }
+}
+
+// exp(x) for x <= 0: 2^n exp(r) with |r| <= ln2 / 2 (Cody and Waite). Zero below the smallest normal number.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> exp_nonpositive(const Pack<scalar_t>& x) {
+  using Layout = Format<scalar_t>;
+  using Bits = typename Pack<scalar_t>::BitsRegister;
+  const Pack<scalar_t> lowest = broadcast(Layout::smallest_exponent);
+  const Pack<scalar_t> shift = broadcast(Layout::round_shift);
+  const Pack<scalar_t> clamped = where_less(x, lowest, lowest, x);
+  const Pack<scalar_t> shifted = multiply_add(clamped, broadcast(Layout::log2_e), shift);
+  const Pack<scalar_t> n = shifted - shift;
+  Pack<scalar_t> rest = multiply_add(n, broadcast(-Layout::ln2_high), clamped);
+  rest = multiply_add(n, broadcast(-Layout::ln2_low), rest);
+  Pack<scalar_t> series = broadcast(scalar_t(0));
+  for (const scalar_t coefficient : Layout::exp_series) {
+    series = multiply_add(series, rest, broadcast(coefficient));
+  }
+  Pack<scalar_t> power;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    const Bits exponent = (Bits)shifted.part[i] - (Bits)shift.part[i] + Layout::exponent_bias;
+    power.part[i] = (typename Pack<scalar_t>::Register)(exponent << Layout::mantissa_bits);
+  }
+  return where_less(x, lowest, broadcast(scalar_t(0)), series * power);
+}
+
+// exp(x) of one number, x <= 0.
+template <typename scalar_t>
+SERFAST_INLINE scalar_t exp_of(scalar_t x) {
+  return exp_nonpositive(broadcast(x)).part[0][0];
+}
+
+// Odd rational approximation of tanh for |x| < 0.625, where (1 - e) / (1 + e) would cancel.
+// Source: Moshier, Cephes mathematical library, tanhf and tanh.
+SERFAST_INLINE Pack<float> tanh_near_zero(const Pack<float>& x) {
+  const Pack<float> z = x * x;
+  Pack<float> series = broadcast(-5.70498872745e-3f);
+  series = multiply_add(series, z, broadcast(2.06390887954e-2f));
+  series = multiply_add(series, z, broadcast(-5.37397155531e-2f));
+  series = multiply_add(series, z, broadcast(1.33314422036e-1f));
+  series = multiply_add(series, z, broadcast(-3.33332819422e-1f));
+  return multiply_add(series * z, x, x);
+}
+
+SERFAST_INLINE Pack<double> tanh_near_zero(const Pack<double>& x) {
+  const Pack<double> z = x * x;
+  Pack<double> above = broadcast(-9.64399179425052238628e-1);
+  above = multiply_add(above, z, broadcast(-9.92877231001918586564e1));
+  above = multiply_add(above, z, broadcast(-1.61468768441708447952e3));
+  Pack<double> below = z + broadcast(1.12811678491632931402e2);
+  below = multiply_add(below, z, broadcast(2.23548839060100448583e3));
+  below = multiply_add(below, z, broadcast(4.84406305325125486048e3));
+  return multiply_add(above / below * z, x, x);
+}
+
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> tanh(const Pack<scalar_t>& x) {
+  const Pack<scalar_t> zero = broadcast(scalar_t(0));
+  const Pack<scalar_t> one = broadcast(scalar_t(1));
+  const Pack<scalar_t> magnitude = where_less(x, zero, zero - x, x);
+  const Pack<scalar_t> decay = exp_nonpositive(magnitude * broadcast(scalar_t(-2)));
+  const Pack<scalar_t> far = (one - decay) / (one + decay);
+  const Pack<scalar_t> signed_far = where_less(x, zero, zero - far, far);
+  return where_less(magnitude, broadcast(scalar_t(0.625)), tanh_near_zero(x), signed_far);
+}

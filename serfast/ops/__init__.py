@@ -1,0 +1,8 @@
+"""Fused operators for utterances of any length: C++ and CUDA kernels behind typed doors."""
+
+from serfast.ops._library import cpu_capability, has_cuda_kernels
+from serfast.ops.attention_pool import attention_pool
+from serfast.ops.device import resolve_device
+from serfast.ops.lengths import Lengths
+
+__all__ = ["Lengths", "attention_pool", "cpu_capability", "has_cuda_kernels", "resolve_device"]

@@ -1,0 +1,260 @@
+"""Attention pooling: the frames of each utterance become one context vector, in one pass over them."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from serfast.ops._library import LIBRARY
+from serfast.ops.lengths import Lengths
+
+__all__ = ["attention_pool"]
+
+_DROPOUT_STEPS = 65536  # the mask compares 16 random bits per element
+
+LIBRARY.define(
+    "attention_pool(Tensor hidden, Tensor first_rows, Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds,"
+    " int dropout_threshold, SymInt max_length) -> (Tensor context, Tensor attention_weights)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+LIBRARY.define(
+    "attention_pool_backward(Tensor grad_context, Tensor? grad_attention_weights, Tensor hidden, Tensor first_rows,"
+    " Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds, Tensor context, Tensor attention_weights,"
+    " int dropout_threshold, SymInt max_length, bool needs_hidden, bool needs_query, bool needs_projected)"
+    " -> (Tensor grad_hidden, Tensor grad_query, Tensor grad_projected)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def attention_pool(
+    hidden: Tensor,
+    lengths: Tensor | Lengths,
+    query: Tensor | None,
+    projection: Tensor | None = None,
+    *,
+    dropout: float = 0.0,
+    training: bool = False,
+    seed: int | Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Pool the frames of each utterance into one context vector.
+
+    .. math:: \alpha_t = \operatorname{softmax}_t(s_t), \qquad
+              c = \sum_t \alpha_t \frac{m_t \odot h_t}{1 - p}, \qquad
+              s_t = w^\top h_t \text{ (eq. 9)} \text{ or } w^\top \tanh(W h_t) \text{ (eq. 8)}
+
+    The hidden vectors are read once, and a padded frame never. An utterance gets the same bits alone and in any batch,
+    packed or padded, on any number of threads (eq. 8: as far as ``hidden @ projection.T`` does). Gradients flow through
+    both results, once: a second derivative raises.
+
+    Dropout keeps or drops each element of the scaled vectors: with :math:`\theta = \operatorname{round}(65536\,p)`,
+    element (frame t, unit i) is kept if its 16 random bits reach :math:`\theta`, and then scaled by
+    :math:`65536 / (65536 - \theta)`. The bits come from Philox4x32-10 with the halves of the utterance's seed as key
+    (low, high) and (t, i // 8, 0, 0) as counter: word (i % 8) // 2 of the result, its low half for even i.
+
+    Args:
+        hidden: BLSTM outputs :math:`h`, shape (row, unit) packed, or (batch, time, unit) padded; float32 or float64.
+        lengths: valid frames per utterance, shape (batch,), int64, at least 1, on the CPU; or a ``Lengths``,
+            which ``torch.compile`` needs, because checking values would break its graph.
+        query: learned vector :math:`w`, shape (unit,), or (n_attention,) beside a projection; None pools uniformly.
+        projection: learned matrix :math:`W`, shape (n_attention, unit), for the scores of eq. 8.
+        dropout: probability :math:`p` in [0, 1), rounded to a multiple of 1/65536.
+        training: whether to drop anything.
+        seed: of the mask: an int, or an int64 tensor. Shape (batch,): one seed per utterance, used as it is. One number
+            is mixed with the utterance's position (:func:`mixed_seeds`). None draws one from torch's default generator.
+
+    Returns:
+        Context vectors (batch, unit) and attention weights, (row,) packed or (batch, time) padded and zero there.
+
+    Raises:
+        TypeError: if a dtype is not supported or differs from that of ``hidden``.
+        ValueError: if a shape does not fit ``hidden``, or dropout or seed is out of range.
+
+    Source: Huang and Narayanan (2016), eqs. 8 and 9; Salmon et al. (2011) for Philox. Reference: ``serfast.reference``.
+    """
+    _check_tensors(hidden, query, projection)
+    utterances = Lengths.of(lengths, hidden)
+    threshold = _dropout_threshold(dropout)
+    drops = training and threshold > 0
+    seeds = _seeds(seed, len(utterances.lengths), hidden.device) if drops else None
+    projected = None if projection is None else (hidden @ projection.T).to(hidden.dtype)
+    context, attention_weights = torch.ops.serfast.attention_pool(
+        hidden.reshape(-1, hidden.shape[-1]),
+        utterances.first_rows,
+        utterances.on_device,
+        query,
+        None if projected is None else projected.reshape(-1, projected.shape[-1]),
+        seeds,
+        threshold if drops else 0,
+        utterances.max_length,
+    )
+    return context, attention_weights.reshape(hidden.shape[:-1])
+
+
+def mixed_seeds(seed: Tensor, n_utterances: int) -> Tensor:
+    """One seed per position of a batch from one number, on its device: the outputs of SplitMix64 started there.
+
+    Output b is ``mix(seed + (b + 1) * 0x9E3779B97F4A7C15)`` modulo 2**64, where ``mix`` is two rounds of "exclusive or
+    with itself shifted right, multiply by an odd constant" and a last shift.
+
+    Args:
+        seed: int64, shape ().
+        n_utterances: size of the batch.
+
+    Returns:
+        Seeds (batch,), int64.
+
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+    """
+    positions = torch.arange(1, n_utterances + 1, device=seed.device)
+    mixed = seed + positions * _signed(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ _shifted_right(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ _shifted_right(mixed, 27)) * _signed(0x94D049BB133111EB)
+    return mixed ^ _shifted_right(mixed, 31)
+
+
+def _signed(word: int) -> int:
+    """A 64-bit word as torch's int64 holds it."""
+    return word - (1 << 64) if word >= 1 << 63 else word
+
+
+def _shifted_right(words: Tensor, n_bits: int) -> Tensor:
+    """Shift that fills with zeros; torch's own copies the sign."""
+    return (words >> n_bits) & ((1 << (64 - n_bits)) - 1)
+
+
+def _dropout_threshold(dropout: float) -> int:
+    threshold = math.floor(dropout * _DROPOUT_STEPS + 0.5) if 0.0 <= dropout < 1.0 else _DROPOUT_STEPS
+    if threshold >= _DROPOUT_STEPS:
+        raise ValueError(f"dropout must be at least 0 and below 1 when rounded to 1/65536, got {dropout}")
+    return threshold
+
+
+def _seeds(seed: int | Tensor | None, n_utterances: int, device: torch.device) -> Tensor:
+    if seed is None:
+        seed = torch.randint(-(2**63), 2**63 - 1, ())
+    elif isinstance(seed, int):
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError(f"seed must fit 64 bits, got {seed}")
+        seed = torch.full((), seed, dtype=torch.int64, device=device)
+    elif not isinstance(seed, Tensor) or seed.dtype != torch.int64:
+        got = seed.dtype if isinstance(seed, Tensor) else type(seed).__name__
+        raise TypeError(f"seed must be an int or an int64 tensor, got {got}")
+    seed = seed.to(device, non_blocking=True)
+    if seed.dim() == 0:
+        return mixed_seeds(seed, n_utterances)
+    if tuple(seed.shape) != (n_utterances,):
+        raise ValueError(f"seed must have shape () or ({n_utterances},) to match lengths, got {tuple(seed.shape)}")
+    return seed
+
+
+def _check_tensors(hidden: Tensor, query: Tensor | None, projection: Tensor | None) -> None:
+    if hidden.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"hidden must be float32 or float64, got {hidden.dtype}")
+    if hidden.dim() not in (2, 3) or hidden.shape[-1] == 0:
+        raise ValueError(f"hidden must have shape (row, unit) or (batch, time, unit), got {tuple(hidden.shape)}")
+    n_units = hidden.shape[-1]
+    if projection is not None:
+        if query is None:
+            raise ValueError("projection must be None when query is None, got a projection without a query")
+        if projection.dim() != 2 or projection.shape[0] == 0 or projection.shape[1] != n_units:
+            raise ValueError(
+                f"projection must have shape (n_attention, {n_units}) to match hidden, got {tuple(projection.shape)}"
+            )
+        _check_like("projection", projection, hidden)
+    if query is not None:
+        partner, n_query = ("hidden", n_units) if projection is None else ("projection", projection.shape[0])
+        if tuple(query.shape) != (n_query,):
+            raise ValueError(f"query must have shape ({n_query},) to match {partner}, got {tuple(query.shape)}")
+        _check_like("query", query, hidden)
+
+
+def _check_like(name: str, tensor: Tensor, hidden: Tensor) -> None:
+    if tensor.dtype != hidden.dtype:
+        raise TypeError(f"{name} must be {hidden.dtype} like hidden, got {tensor.dtype}")
+    if tensor.device != hidden.device:
+        raise ValueError(f"{name} must be on {hidden.device} like hidden, got {tensor.device}")
+
+
+def _shapes(
+    hidden: Tensor,
+    first_rows: Tensor,
+    lengths: Tensor,
+    query: Tensor | None,
+    projected: Tensor | None,
+    seeds: Tensor | None,
+    dropout_threshold: int,
+    max_length: int,
+) -> tuple[Tensor, Tensor]:
+    return hidden.new_empty(lengths.shape[0], hidden.shape[1]), hidden.new_empty(hidden.shape[0])
+
+
+def _backward_shapes(
+    grad_context: Tensor,
+    grad_attention_weights: Tensor | None,
+    hidden: Tensor,
+    first_rows: Tensor,
+    lengths: Tensor,
+    query: Tensor | None,
+    projected: Tensor | None,
+    seeds: Tensor | None,
+    context: Tensor,
+    attention_weights: Tensor,
+    dropout_threshold: int,
+    max_length: int,
+    needs_hidden: bool,
+    needs_query: bool,
+    needs_projected: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    def gradient_of(tensor: Tensor | None, is_needed: bool) -> Tensor:
+        return hidden.new_empty(tensor.shape if tensor is not None and is_needed else (0,))
+
+    return gradient_of(hidden, needs_hidden), gradient_of(query, needs_query), gradient_of(projected, needs_projected)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.dropout_threshold, ctx.max_length = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_context: Tensor | None, grad_attention_weights: Tensor | None) -> tuple[Any, ...]:
+    hidden, first_rows, lengths, query, projected, seeds, context, attention_weights = ctx.saved_tensors
+    needs_hidden, _, _, needs_query, needs_projected, *_ = ctx.needs_input_grad
+    grad_hidden, grad_query, grad_projected = torch.ops.serfast.attention_pool_backward(
+        torch.zeros_like(context) if grad_context is None else grad_context,
+        grad_attention_weights,
+        hidden,
+        first_rows,
+        lengths,
+        query,
+        projected,
+        seeds,
+        context,
+        attention_weights,
+        ctx.dropout_threshold,
+        ctx.max_length,
+        needs_hidden,
+        needs_query,
+        needs_projected,
+    )
+    return (
+        grad_hidden if needs_hidden else None,
+        None,
+        None,
+        grad_query if needs_query else None,
+        grad_projected if needs_projected else None,
+        None,
+        None,
+        None,
+    )
+
+
+def _refuse(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    raise RuntimeError("attention_pool must be differentiated once, got a second derivative; use serfast.reference")
+
+
+torch.library.register_fake("serfast::attention_pool", _shapes, lib=LIBRARY)
+torch.library.register_fake("serfast::attention_pool_backward", _backward_shapes, lib=LIBRARY)
+torch.library.register_autograd("serfast::attention_pool", _backward, setup_context=_save, lib=LIBRARY)
+torch.library.register_autograd("serfast::attention_pool_backward", _refuse, lib=LIBRARY)

@@ -1,0 +1,8 @@
+"""Plain PyTorch and NumPy twins of the operators: the same names and signatures, written to be read.
+
+They are the specification that the kernels are tested against. Nothing in serfast falls back to them.
+"""
+
+from serfast.reference.attention_pool import attention_pool
+
+__all__ = ["attention_pool"]

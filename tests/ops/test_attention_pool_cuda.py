@@ -1,0 +1,120 @@
+"""attention_pool on CUDA: the reference's values and the CPU's mask, and what must never change them."""
+
+import os
+
+import pytest
+import torch
+
+from serfast.ops import Lengths, attention_pool, has_cuda_kernels
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        not (torch.cuda.is_available() and has_cuda_kernels()) and os.environ.get("SERFAST_REQUIRE_CUDA") != "1",
+        reason="needs a CUDA device and serfast._C_cuda",
+    ),
+]
+
+LENGTHS = torch.tensor([1, 5, 32, 33, 256, 700])
+SCORES = ["uniform", "query", "projection"]
+
+
+def example(n_units, score, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(n_units)
+    n_query = 19 if score == "projection" else n_units
+    hidden = torch.randn(int(LENGTHS.sum()), n_units, generator=generator, dtype=dtype)
+    query = None if score == "uniform" else torch.randn(n_query, generator=generator, dtype=dtype) / n_query**0.5
+    projection = torch.randn(n_query, n_units, generator=generator, dtype=dtype) / n_units**0.5
+    slopes = [torch.randn(len(LENGTHS), n_units, generator=generator, dtype=dtype)]
+    slopes.append(torch.randn(len(hidden), generator=generator, dtype=dtype) * (score != "uniform"))
+    return hidden, LENGTHS, query, projection if score == "projection" else None, slopes
+
+
+def on_cuda(hidden, lengths, query, projection, slopes):
+    tensors = [None if x is None else x.cuda() for x in (hidden, query, projection)]
+    return tensors[0], lengths, *tensors[1:], [slope.cuda() for slope in slopes]
+
+
+@pytest.fixture(autouse=True)
+def full_precision_products():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("n_units", [1, 3, 28, 256, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_matches_the_reference_within_the_error_budget(run, check, dtype, n_units, score, dropout):
+    case = example(n_units, score, dtype)
+    options = {"dropout": dropout, "training": dropout > 0, "seed": 11}
+    check(run(attention_pool, *on_cuda(*case), **options), *case, **options)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_padding_changes_nothing(score):
+    hidden, lengths, query, projection, _ = on_cuda(*example(28, score))
+    context, weights = attention_pool(hidden, lengths, query, projection)
+    batch = hidden.new_full((len(lengths), 703, 28), float("nan"))
+    for b, frames in enumerate(hidden.split(lengths.tolist())):
+        batch[b, : len(frames)] = frames
+    batch.requires_grad_()
+    padded_context, padded_weights = attention_pool(batch, lengths, query, projection)
+    padded_context.sum().backward()
+    torch.testing.assert_close(padded_context, context, rtol=0 if projection is None else 1e-5, atol=1e-6)
+    for b, n in enumerate(lengths.tolist()):
+        assert not padded_weights[b, n:].any()
+        if projection is None:
+            assert not batch.grad[b, n:].any()
+    assert torch.isfinite(padded_weights).all()
+    assert torch.equal(torch.cat([w[:n] for w, n in zip(padded_weights, lengths, strict=True)]) > 0, weights > 0)
+
+
+@pytest.mark.parametrize("score", ["uniform", "query"])
+def test_utterance_has_the_same_bits_alone(run, score):
+    hidden, lengths, query, _, slopes = on_cuda(*example(100, score))
+    seeds = torch.arange(len(lengths)) * 977
+    options = {"dropout": 0.5, "training": True}
+    together = run(attention_pool, hidden, lengths, query, None, slopes, seed=seeds, **options)
+    first = 0
+    for b, n in enumerate(lengths.tolist()):
+        rows = slice(first, first + n)
+        own = [slopes[0][b : b + 1], slopes[1][rows]]
+        alone = run(
+            attention_pool, hidden[rows], lengths[b : b + 1], query, None, own, seed=seeds[b : b + 1], **options
+        )
+        assert torch.equal(alone[0][0], together[0][b])
+        assert all(torch.equal(alone[i], together[i][rows]) for i in (1, 2))
+        first += n
+
+
+def test_same_input_gives_the_same_bits_twice(run):
+    case = on_cuda(*example(256, "projection"))
+    for first, second in zip(run(attention_pool, *case), run(attention_pool, *case), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_one_captured_graph_serves_other_lengths():
+    hidden, lengths, query, _, _ = on_cuda(*example(64, "query"))
+    utterances = Lengths.packed(lengths, device=hidden.device)
+    arguments = (hidden, utterances.first_rows, utterances.on_device, query, None, None, 0, int(lengths.max()))
+    torch.ops.serfast.attention_pool(*arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        context, _ = torch.ops.serfast.attention_pool(*arguments)
+    others = Lengths.packed(lengths.flip(0), device=hidden.device)
+    utterances.first_rows.copy_(others.first_rows)
+    utterances.on_device.copy_(others.on_device)
+    graph.replay()
+    expected, _ = attention_pool(hidden, others, query)
+    assert torch.equal(context, expected)
+
+
+def test_opcheck():
+    hidden, lengths, query, _, _ = on_cuda(*example(28, "query"))
+    utterances = Lengths.packed(lengths, device=hidden.device)
+    seeds = torch.arange(len(lengths), device=hidden.device)
+    arguments = (hidden.requires_grad_(), utterances.first_rows, utterances.on_device, query.requires_grad_(), None)
+    torch.library.opcheck(torch.ops.serfast.attention_pool.default, (*arguments, seeds, 30000, utterances.max_length))
