@@ -2,6 +2,8 @@
 //
 // Included by attention_pool_kernel.inl. Sums run in lanes, in an order that depends on the number of units alone.
 
+#include "philox.inl"
+
 // Units worked on together: what one draw of dropout bits serves.
 constexpr int BLOCK_UNITS = DRAW_BLOCK;
 

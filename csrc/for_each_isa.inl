@@ -7,8 +7,6 @@
 namespace serfast::generic {
 #include "vector.inl"
 
-#include "philox.inl"
-
 #include SERFAST_KERNEL
 }  // namespace serfast::generic
 #undef SERFAST_REGISTER_BYTES
@@ -25,8 +23,6 @@ namespace serfast::generic {
 namespace serfast::avx2 {
 #include "vector.inl"
 
-#include "philox.inl"
-
 #include SERFAST_KERNEL
 }  // namespace serfast::avx2
 #undef SERFAST_REGISTER_BYTES
@@ -42,8 +38,6 @@ namespace serfast::avx2 {
 #define SERFAST_REGISTER_BYTES 64
 namespace serfast::avx512 {
 #include "vector.inl"
-
-#include "philox.inl"
 
 #include SERFAST_KERNEL
 }  // namespace serfast::avx512

@@ -1,7 +1,7 @@
 // Philox4x32-10 in lanes: the dropout bits of 64 neighbouring units of one frame (philox.h has the scalar form).
 //
-// Included by for_each_isa.inl inside the set's namespace. Each 32-bit word sits in a 64-bit lane, where a product has
-// room; the upper halves hold rubbish that the next product ignores.
+// Included by kernels, inside the namespace of the instruction set. Each 32-bit word sits in a 64-bit lane, where a
+// product has room; the upper halves hold rubbish that the next product ignores.
 
 constexpr int DRAW_BLOCK = 64;  // units one call serves: eight counters, one 64-byte register of 64-bit lanes
 

@@ -14,9 +14,11 @@ EMOTIONS = ("anger", "neutral", "sadness")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def throwaway_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def throwaway_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SERFAST_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Processes that tests start must import the installed serfast, not the sources beside them.
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
         yield
 
 
