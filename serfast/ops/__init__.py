@@ -2,7 +2,16 @@
 
 from serfast.ops._library import cpu_capability, has_cuda_kernels
 from serfast.ops.attention_pool import attention_pool
+from serfast.ops.blstm import BLSTM_WEIGHTS, blstm
 from serfast.ops.device import resolve_device
 from serfast.ops.lengths import Lengths
 
-__all__ = ["Lengths", "attention_pool", "cpu_capability", "has_cuda_kernels", "resolve_device"]
+__all__ = [
+    "BLSTM_WEIGHTS",
+    "Lengths",
+    "attention_pool",
+    "blstm",
+    "cpu_capability",
+    "has_cuda_kernels",
+    "resolve_device",
+]

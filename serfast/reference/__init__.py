@@ -4,5 +4,6 @@ They are the specification that the kernels are tested against. Nothing in serfa
 """
 
 from serfast.reference.attention_pool import attention_pool
+from serfast.reference.blstm import blstm
 
-__all__ = ["attention_pool"]
+__all__ = ["attention_pool", "blstm"]
