@@ -5,6 +5,7 @@ from serfast.ops.attention_pool import attention_pool
 from serfast.ops.blstm import BLSTM_WEIGHTS, blstm
 from serfast.ops.device import resolve_device
 from serfast.ops.lengths import Lengths
+from serfast.ops.linear import linear
 
 __all__ = [
     "BLSTM_WEIGHTS",
@@ -13,5 +14,6 @@ __all__ = [
     "blstm",
     "cpu_capability",
     "has_cuda_kernels",
+    "linear",
     "resolve_device",
 ]

@@ -5,5 +5,6 @@ They are the specification that the kernels are tested against. Nothing in serfa
 
 from serfast.reference.attention_pool import attention_pool
 from serfast.reference.blstm import blstm
+from serfast.reference.linear import linear
 
-__all__ = ["attention_pool", "blstm"]
+__all__ = ["attention_pool", "blstm", "linear"]

@@ -1,0 +1,80 @@
+// linear on the CPU: tensors to pointers, rows to threads.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "cpu_capability.h"
+#include "linear.h"
+
+#define SERFAST_KERNEL "linear_kernel.inl"
+#include "for_each_isa.inl"
+
+namespace serfast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Multiplications one thread must have to do before another is worth waking.
+constexpr int64_t PRODUCTS_PER_THREAD = 1 << 18;
+
+template <typename scalar_t>
+const LinearKernels<scalar_t>& kernels() {
+#if defined(__x86_64__)
+  switch (cpu_capability()) {
+    case CpuCapability::avx512:
+      return avx512::LinearTable<scalar_t>::table;
+    case CpuCapability::avx2:
+      return avx2::LinearTable<scalar_t>::table;
+    default:
+      break;
+  }
+#endif
+  return generic::LinearTable<scalar_t>::table;
+}
+
+Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
+
+template <typename scalar_t>
+Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const LinearInputs<scalar_t> inputs = {
+      rows.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>(),
+      bias ? bias->const_data_ptr<scalar_t>() : nullptr, weight.size(1), weight.size(0)};
+  constexpr int64_t n_outputs = PANEL_OUTPUTS<scalar_t>;
+  const int64_t n_panels = (inputs.n_out + n_outputs - 1) / n_outputs;
+  const Tensor panels = torch::stable::new_empty(rows, {n_panels, inputs.n_in, n_outputs});
+  const Tensor outputs = torch::stable::new_empty(rows, {rows.size(0), inputs.n_out});
+  scalar_t* panel = panels.mutable_data_ptr<scalar_t>();
+  scalar_t* output = outputs.mutable_data_ptr<scalar_t>();
+  const int64_t panel_size = inputs.n_in * n_outputs;
+  const auto share = [](int64_t n_products) {
+    return std::max<int64_t>(1, PRODUCTS_PER_THREAD / std::max<int64_t>(1, n_products));
+  };
+  torch::stable::parallel_for(0, n_panels, share(panel_size), [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      kernels<scalar_t>().pack_panel(inputs, index * n_outputs, panel + index * panel_size);
+    }
+  });
+  torch::stable::parallel_for(0, rows.size(0), share(n_panels * panel_size), [&](int64_t begin, int64_t end) {
+    kernels<scalar_t>().multiply_rows(inputs, panel, begin, end, output);
+  });
+  return outputs;
+}
+
+Tensor linear(
+    const Tensor& rows,                   // (row, n_in)
+    const Tensor& weight,                 // (n_out, n_in)
+    const std::optional<Tensor>& bias) {  // (n_out)
+  const std::optional<Tensor> start = bias ? std::optional<Tensor>(dense(*bias)) : std::nullopt;
+  return rows.scalar_type() == ScalarType::Double ? multiply<double>(dense(rows), dense(weight), start)
+                                                  : multiply<float>(dense(rows), dense(weight), start);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(serfast, CPU, library) { library.impl("linear", TORCH_BOX(&linear)); }
+
+}  // namespace
+}  // namespace serfast
