@@ -1,0 +1,169 @@
+// blstm on CUDA: tensors to pointers, and launches that depend on shapes alone. Nothing waits for the device.
+
+#include <cuda_runtime.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/macros.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <tuple>
+#include <type_traits>
+
+#include "blstm_kernel.cuh"
+
+namespace serfast {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Shared memory that a block of every device since sm_80 can have for its state, if it asks.
+constexpr int64_t SHARED_BYTES = 96 * 1024;
+// Blocks of the kernel that reorders the recurrent matrix.
+constexpr unsigned PACK_BLOCKS = 256;
+
+cudaStream_t current_stream(const Tensor& tensor) {
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
+
+// The recurrent matrix as the two kernels read it, one after the other (2, direction, ...).
+template <typename scalar_t>
+Tensor packed(const Tensor& recurrent, cudaStream_t stream) {
+  Tensor both = torch::stable::new_empty(recurrent, {2, recurrent.numel()});
+  scalar_t* numbers = both.mutable_data_ptr<scalar_t>();
+  blstm_pack_kernel<scalar_t><<<PACK_BLOCKS, BLSTM_THREADS, 0, stream>>>(
+      recurrent.const_data_ptr<scalar_t>(), recurrent.size(2), numbers, numbers + recurrent.numel());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return both;
+}
+
+template <typename Kernel>
+void ask_for_shared_memory(Kernel kernel) {
+  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES));
+}
+
+// Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory.
+template <typename scalar_t, typename Launch>
+void with_tile(int64_t n_utterances, int64_t n_units, const Launch& launch) {
+  const int64_t n_bytes = BLSTM_STATE_NUMBERS * n_units * static_cast<int64_t>(sizeof(scalar_t));
+  const auto run = [&](auto tile) {
+    const unsigned n_tiles = static_cast<unsigned>((n_utterances + tile - 1) / tile);
+    launch(tile, dim3(n_tiles, N_DIRECTIONS), static_cast<size_t>(tile * n_bytes));
+  };
+  if (8 * n_bytes <= SHARED_BYTES) {
+    run(std::integral_constant<int, 8>());
+  } else if (2 * n_bytes <= SHARED_BYTES) {
+    run(std::integral_constant<int, 2>());
+  } else {
+    STD_TORCH_CHECK(
+        n_bytes <= SHARED_BYTES, "blstm must have at most ", SHARED_BYTES / (n_bytes / n_units), " units on CUDA, got ",
+        n_units);
+    run(std::integral_constant<int, 1>());
+  }
+}
+
+BlstmBatch batch_of(const Tensor& first_rows, const Tensor& lengths, int64_t n_rows) {
+  return {first_rows.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), lengths.numel(), n_rows};
+}
+
+template <typename scalar_t>
+std::tuple<Tensor, Tensor, Tensor> forward(
+    const Tensor& projected, const Tensor& recurrent, const BlstmBatch& batch, bool saves) {
+  const int64_t n_units = recurrent.size(2);
+  const int64_t n_saved = saves ? projected.size(0) : 0;
+  const cudaStream_t stream = current_stream(projected);
+  Tensor hidden = torch::stable::new_empty(projected, {projected.size(0), N_DIRECTIONS * n_units});
+  Tensor cell = torch::stable::new_empty(projected, {n_saved, N_DIRECTIONS * n_units});
+  Tensor gates = torch::stable::new_empty(projected, {n_saved, projected.size(1)});
+  const Tensor matrices = packed<scalar_t>(recurrent, stream);
+  const BlstmForward<scalar_t> layer = {
+      projected.const_data_ptr<scalar_t>(),
+      matrices.const_data_ptr<scalar_t>(),
+      hidden.mutable_data_ptr<scalar_t>(),
+      saves ? cell.mutable_data_ptr<scalar_t>() : nullptr,
+      saves ? gates.mutable_data_ptr<scalar_t>() : nullptr,
+      n_units};
+  with_tile<scalar_t>(batch.n_utterances, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
+    const auto kernel = blstm_kernel<scalar_t, tile()>;
+    ask_for_shared_memory(kernel);
+    kernel<<<grid, BLSTM_THREADS, n_bytes, stream>>>(layer, batch);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+  return {hidden, cell, gates};
+}
+
+std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
+    const Tensor& projected,   // (row, direction * unit * gate)
+    const Tensor& recurrent,   // (direction, gate * unit, unit)
+    const Tensor& first_rows,  // (batch)
+    const Tensor& lengths,     // (batch)
+    int64_t /*max_length*/,
+    bool saves) {
+  const torch::stable::accelerator::DeviceGuard guard(projected.get_device_index());
+  const Tensor rows = dense(projected);
+  const Tensor matrix = dense(recurrent);
+  const Tensor firsts = dense(first_rows);
+  const Tensor counts = dense(lengths);
+  const BlstmBatch batch = batch_of(firsts, counts, rows.size(0));
+  return projected.scalar_type() == ScalarType::Double ? forward<double>(rows, matrix, batch, saves)
+                                                       : forward<float>(rows, matrix, batch, saves);
+}
+
+template <typename scalar_t>
+Tensor backward(
+    const Tensor& grad_hidden,
+    const Tensor& recurrent,
+    const Tensor& cell,
+    const Tensor& gates,
+    const BlstmBatch& batch) {
+  const int64_t n_units = recurrent.size(2);
+  const cudaStream_t stream = current_stream(gates);
+  Tensor grad_projected = torch::stable::new_empty(gates, gates.sizes());
+  const Tensor matrices = packed<scalar_t>(recurrent, stream);
+  const BlstmBackward<scalar_t> layer = {
+      grad_hidden.const_data_ptr<scalar_t>(),
+      matrices.const_data_ptr<scalar_t>() + recurrent.numel(),
+      cell.const_data_ptr<scalar_t>(),
+      gates.const_data_ptr<scalar_t>(),
+      grad_projected.mutable_data_ptr<scalar_t>(),
+      n_units};
+  with_tile<scalar_t>(batch.n_utterances, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
+    const auto kernel = blstm_backward_kernel<scalar_t, tile()>;
+    ask_for_shared_memory(kernel);
+    kernel<<<grid, BLSTM_THREADS, n_bytes, stream>>>(layer, batch);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+  });
+  return grad_projected;
+}
+
+Tensor blstm_recurrence_backward(
+    const Tensor& grad_hidden,  // (row, direction * unit)
+    const Tensor& recurrent,    // (direction, gate * unit, unit)
+    const Tensor& first_rows,   // (batch)
+    const Tensor& lengths,      // (batch)
+    const Tensor& cell,         // (row, direction * unit)
+    const Tensor& gates,        // (row, direction * unit * gate)
+    int64_t /*max_length*/) {
+  const torch::stable::accelerator::DeviceGuard guard(gates.get_device_index());
+  const Tensor slopes = dense(grad_hidden);
+  const Tensor matrix = dense(recurrent);
+  const Tensor firsts = dense(first_rows);
+  const Tensor counts = dense(lengths);
+  const BlstmBatch batch = batch_of(firsts, counts, gates.size(0));
+  return gates.scalar_type() == ScalarType::Double ? backward<double>(slopes, matrix, cell, gates, batch)
+                                                   : backward<float>(slopes, matrix, cell, gates, batch);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(serfast, CUDA, library) {
+  library.impl("blstm_recurrence", TORCH_BOX(&blstm_recurrence));
+  library.impl("blstm_recurrence_backward", TORCH_BOX(&blstm_recurrence_backward));
+}
+
+}  // namespace
+}  // namespace serfast
