@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from serfast.ops._library import LIBRARY
 from serfast.ops.lengths import Lengths
+from serfast.ops.linear import linear
 
 __all__ = ["BLSTM_WEIGHTS", "blstm"]
 
@@ -46,7 +47,8 @@ def blstm(
     .. math:: i, f, o = \sigma(W x_t + b + R h_{t-1}), \quad g = \tanh(W x_t + b + R h_{t-1}), \quad
               c_t = f c_{t-1} + i g, \quad h_t = o \tanh c_t
 
-    Each direction starts with a zero state at the utterance's own first (last) frame. Padding is never read. The
+    Each direction starts with a zero state at the utterance's own first (last) frame. Padding is never read. On the
+    CPU, and in evaluation on CUDA, an utterance gets the same bits alone and in any batch, packed or padded. The
     weights have the names, shapes and gate order (i, f, g, o) of a one-layer bidirectional ``torch.nn.LSTM``.
 
     Args:
@@ -110,8 +112,11 @@ def _layer(features: Tensor, utterances: Lengths, weights: Mapping[str, Tensor])
         bias = weights[f"bias_ih_l0{suffix}"] + weights[f"bias_hh_l0{suffix}"]
         biases.append(_panel_order(bias[:, None], n_lanes)[:, 0])
         recurrent.append(weights[f"weight_hh_l0{suffix}"])
-    projected = torch.addmm(torch.cat(biases), features, torch.cat(matrices).T)
-    both = torch.stack(recurrent)
+    matrix, bias, both = torch.cat(matrices), torch.cat(biases), torch.stack(recurrent)
+    saves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (features, matrix, bias, both))
+    # Evaluation needs linear's order of summation; training on CUDA takes the vendor's product, which is faster there.
+    trains_on_cuda = saves and features.device.type == "cuda"
+    projected = torch.addmm(bias, features, matrix.T) if trains_on_cuda else linear(features, matrix, bias)
     hidden: Tensor
     hidden, _, _ = torch.ops.serfast.blstm_recurrence(
         projected,
@@ -119,7 +124,7 @@ def _layer(features: Tensor, utterances: Lengths, weights: Mapping[str, Tensor])
         utterances.first_rows,
         utterances.on_device,
         utterances.max_length,
-        torch.is_grad_enabled() and (projected.requires_grad or both.requires_grad),
+        saves,
     )
     return hidden
 
