@@ -29,9 +29,9 @@ def deltas(features: NDArray[np.float32], *, width: int = 5, edge: str = "neares
     if edge == "interp" and len(features) < width:
         raise ValueError(f"features must have at least {width} frames for interpolated edges, got {len(features)}")
     half = width // 2
-    padded = np.pad(features, ((half, half), (0, 0)), mode="edge").astype(np.float32, copy=False)
-    slopes = np.empty(features.shape, dtype=np.float32)
-    _regression_slopes(padded, half, slopes)
+    rows = np.ascontiguousarray(features, dtype=np.float32)
+    slopes = np.empty_like(rows)
+    _regression_slopes(rows.reshape(-1), rows.shape[1], half, slopes.reshape(-1))
     if edge == "interp":
         slopes[:half] = slopes[half]
         slopes[-half:] = slopes[-half - 1]
@@ -39,17 +39,26 @@ def deltas(features: NDArray[np.float32], *, width: int = 5, edge: str = "neares
 
 
 @njit(cache=True, nogil=True)
-def _regression_slopes(padded: NDArray[np.float32], half: int, slopes: NDArray[np.float32]) -> None:
-    # padded (half + frame + half, feature) -> slopes (frame, feature)
+def _regression_slopes(
+    features: NDArray[np.float32],  # (frame, feature), flat, as `slopes`: long loops are what the compiler vectorises
+    n_features: int,
+    half: int,
+    slopes: NDArray[np.float32],
+) -> None:
     scale = np.float32(0)
     for step in range(1, half + 1):
         scale += np.float32(2 * step * step)
-    scale = np.float32(1) / scale
-    for frame in range(slopes.shape[0]):
-        slope = slopes[frame]
-        slope[:] = 0
-        for step in range(1, half + 1):
-            weight = np.float32(step) * scale
-            before, after = padded[frame + half - step], padded[frame + half + step]
-            for feature in range(slope.size):
-                slope[feature] += weight * (after[feature] - before[feature])
+    last = features.size // n_features - 1
+    slopes[:] = 0
+    for step in range(1, half + 1):
+        weight, shift = np.float32(step) / scale, step * n_features
+        inner = slopes[shift : max(shift, features.size - shift)]
+        before, after = features[: inner.size], features[features.size - inner.size :]
+        for index in range(inner.size):
+            inner[index] += weight * (after[index] - before[index])
+        for frame in range(last + 1):
+            if step <= frame <= last - step:
+                continue
+            low, high = max(frame - step, 0) * n_features, min(frame + step, last) * n_features
+            for feature in range(n_features):
+                slopes[frame * n_features + feature] += weight * (features[high + feature] - features[low + feature])

@@ -5,10 +5,10 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from serfast.features.deltas import deltas
-from serfast.features.frames import n_frames, prepare_waveform
+from serfast.features.frames import n_frames, padded_samples, prepare_waveform
 from serfast.features.options import FeatureOptions
-from serfast.features.pitch import log_f0, pitch_path
-from serfast.features.spectrum import mfcc
+from serfast.features.pitch import log_f0, pitch_track
+from serfast.features.spectrum import cepstra, log_mel_energies
 
 __all__ = ["extract", "feature_names"]
 
@@ -42,8 +42,10 @@ def extract(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | Non
     """
     options = options or FeatureOptions()
     samples = prepare_waveform(waveform, sample_rate, options)
-    f0_hz = pitch_path(samples, options)
-    static = np.column_stack([mfcc(samples, options), log_f0(f0_hz, options)])
+    f0_hz = pitch_track(samples, options).f0_hz
+    static = np.empty((len(f0_hz), options.n_mfcc + 1), dtype=np.float32)
+    cepstra(log_mel_energies(samples, options), options, static)
+    static[:, -1] = log_f0(f0_hz, options)
     columns = [static, deltas(static, width=options.delta_width, edge=options.delta_edge)]
     if options.voiced:
         columns.append((f0_hz > 0).astype(np.float32)[:, None])
@@ -55,9 +57,7 @@ def extract(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | Non
 def _log_energy(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
     """Natural logarithm of the mean square of each frame's window, which is not weighted; at least log(1e-10)."""
     energy = np.empty(n_frames(len(samples), options), dtype=np.float32)
-    margin = options.n_fft // 2 if options.center else 0
-    first = (options.n_fft - options.n_window) // 2
-    _mean_squares(np.pad(samples, margin)[first:], options.n_window, options.hop, energy)
+    _mean_squares(padded_samples(samples, options, len(energy)), options.n_window, options.hop, energy)
     column: NDArray[np.float32] = np.log(np.maximum(energy, np.float32(_ENERGY_FLOOR)))
     return column
 

@@ -3,27 +3,42 @@
 import math
 
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from serfast.features.lanes import LANES
 from serfast.features.options import FeatureOptions
 
-__all__ = ["analysis_window", "frame_times_s", "n_frames", "prepare_waveform"]
+__all__ = ["analysis_window", "first_centre", "frame_times_s", "n_frames", "padded_samples", "prepare_waveform"]
 
 _INT16_SCALE = np.float32(1 / 32768)
 _MAX_MAGNITUDE = np.float32(1e12)  # larger values would overflow float32 when squared and summed
+_POVEY_EXPONENT = 0.85
 
 
 def n_frames(n_samples: int, options: FeatureOptions) -> int:
     """Frames of an utterance of ``n_samples`` samples at the options' sample rate."""
-    if options.center:
-        return 1 + n_samples // options.hop
-    return 1 + (n_samples - options.n_fft) // options.hop
+    hop = options.hop
+    if options.framing == "centered":
+        return 1 + n_samples // hop
+    if options.framing == "mirrored":
+        return (n_samples + hop // 2) // hop
+    return 1 + (n_samples - _shortest(options)) // hop
 
 
 def frame_times_s(count: int, options: FeatureOptions) -> NDArray[np.float64]:
     """Centre of each of ``count`` frames in seconds from the first sample, shape (frame,)."""
-    first = 0 if options.center else options.n_fft // 2
-    return (first + options.hop * np.arange(count)) / options.sample_rate
+    return (first_centre(options) + options.hop * np.arange(count)) / options.sample_rate
+
+
+def first_centre(options: FeatureOptions) -> int:
+    """The sample on which frame 0 is centred."""
+    return {
+        "centered": 0,
+        "whole_transforms": options.n_fft // 2,
+        "whole_windows": options.n_window // 2,
+        "mirrored": options.hop // 2,
+    }[options.framing]
 
 
 def prepare_waveform(waveform: ArrayLike, sample_rate: int, options: FeatureOptions) -> NDArray[np.float32]:
@@ -62,19 +77,55 @@ def prepare_waveform(waveform: ArrayLike, sample_rate: int, options: FeatureOpti
     return np.ascontiguousarray(resample(samples, from_rate=sample_rate, to_rate=options.sample_rate), dtype=np.float32)
 
 
+def padded_samples(samples: NDArray[np.float32], options: FeatureOptions, count: int) -> NDArray[np.float32]:
+    """Copy a waveform so that the window of frame t begins at sample ``t * hop``, in whole groups of frames.
+
+    Outside the waveform lie zeros, or its mirror image where ``options.framing`` is "mirrored".
+    """
+    hop, reach = options.hop, options.n_window - 1
+    groups = -(-count // LANES) + -(-(reach // hop) // LANES)
+    padded = np.zeros(groups * LANES * hop + LANES, dtype=np.float32)
+    lead = -_first_sample(options)
+    last = (count - 1) * hop + options.n_window
+    kept = samples[max(0, -lead) : last - lead]
+    padded[max(0, lead) : max(0, lead) + len(kept)] = kept
+    if options.framing == "mirrored":
+        outside = np.concatenate([np.arange(lead), np.arange(lead + len(samples), last)])
+        period = 2 * len(samples)
+        place = (outside - lead) % period
+        padded[outside] = samples[np.minimum(place, period - 1 - place)]
+    return padded
+
+
 def analysis_window(options: FeatureOptions) -> NDArray[np.float64]:
-    """The window in the middle of ``n_fft`` samples, shape (n_fft,): periodic, zero outside."""
+    """The window that weighs a frame, shape (n_window,)."""
+    count = options.n_window
+    if options.window == "povey":
+        return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(count) / (count - 1))) ** _POVEY_EXPONENT
     offset = 0.54 if options.window == "hamming" else 0.5
-    phase = 2 * np.pi * np.arange(options.n_window) / options.n_window
-    window = np.zeros(options.n_fft)
-    first = (options.n_fft - options.n_window) // 2
-    window[first : first + options.n_window] = offset - (1 - offset) * np.cos(phase)
-    return window
+    return offset - (1 - offset) * np.cos(2 * np.pi * np.arange(count) / count)
+
+
+def _first_sample(options: FeatureOptions) -> int:
+    # where the window of frame 0 begins; an odd window is centred as librosa or as Kaldi does
+    return {
+        "centered": -((options.n_window + 1) // 2),
+        "whole_transforms": (options.n_fft - options.n_window) // 2,
+        "whole_windows": 0,
+        "mirrored": options.hop // 2 - options.n_window // 2,
+    }[options.framing]
+
+
+def _shortest(options: FeatureOptions) -> int:
+    if options.framing == "whole_transforms":
+        return options.n_fft
+    if options.framing == "mirrored":
+        return max(options.n_window, options.hop - options.hop // 2)
+    return options.n_window
 
 
 def _check_length(n_samples: int, sample_rate: int, options: FeatureOptions) -> None:
-    needed = options.n_window if options.center else options.n_fft
-    at_rate = math.ceil(needed * sample_rate / options.sample_rate)
+    at_rate = math.ceil(_shortest(options) * sample_rate / options.sample_rate)
     if n_samples < at_rate:
         raise ValueError(
             f"waveform must hold at least one analysis window ({at_rate} samples at {sample_rate} Hz), got {n_samples}"
@@ -82,8 +133,16 @@ def _check_length(n_samples: int, sample_rate: int, options: FeatureOptions) -> 
 
 
 def _check_values(samples: NDArray[np.float32]) -> None:
-    sound = np.abs(samples) <= _MAX_MAGNITUDE
-    if not sound.all():
-        first = int(np.argmin(sound))
+    if not _within(samples, _MAX_MAGNITUDE):
+        first = int(np.argmin(np.abs(samples) <= _MAX_MAGNITUDE))
         rule = f"be finite and at most {_MAX_MAGNITUDE:g} in magnitude"
         raise ValueError(f"waveform must {rule}, got {samples[first]} at sample {first}")
+
+
+@njit(cache=True, nogil=True)
+def _within(samples: NDArray[np.float32], limit: np.float32) -> bool:
+    # Whether no magnitude is above the limit, and none NaN.
+    n_outside = 0
+    for index in range(samples.size):  # an iterator would not be vectorised
+        n_outside += not abs(samples[index]) <= limit
+    return n_outside == 0

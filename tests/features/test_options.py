@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from serfast.features import FeatureOptions
+from serfast.features.options import _COLUMNS
 
 
 def test_options_survive_json() -> None:
@@ -24,7 +25,7 @@ def test_unknown_option_is_named() -> None:
 
 def test_default_digest_is_frozen() -> None:
     # It changes only with FEATURES_VERSION or a new option: stores made before are then extracted again.
-    assert FeatureOptions().digest() == "ce5729f7759277e9ef4b283081cdfebf5c2e87ca3c02c9de1004d05c7e9bd401"
+    assert FeatureOptions().digest() == "6e0684ad45a29e04fb7aad0da620fee9a4f23d3fc6b64e20b4109f04a0a6c712"
 
 
 def test_equal_options_digest_equally() -> None:
@@ -38,24 +39,30 @@ def test_every_option_counts_in_the_digest() -> None:
         "window_ms": 20.0,
         "hop_ms": 8.0,
         "window": "hann",
-        "n_fft": 1024,
-        "center": False,
+        "n_fft": 2048,
+        "framing": "mirrored",
+        "remove_mean": True,
+        "pre_emphasis": 0.97,
         "n_mels": 41,
         "mel_low_hz": 0.0,
         "mel_high_hz": 7600.0,
         "mel_scale": "htk",
+        "mel_sides": "mel",
         "mel_norm": None,
         "power": 1.0,
-        "n_mfcc": 12,
         "log_floor": 1e-8,
+        "log_scale": "natural",
         "top_db": 80.0,
+        "n_mfcc": 12,
+        "dct_norm": None,
+        "lifter": 22.0,
+        "lifter_rule": "htk",
         "delta_width": 9,
         "delta_edge": "interp",
         "pitch_low_hz": 75.0,
         "pitch_high_hz": 600.0,
         "unvoiced": "zero",
-        "voiced": True,
-        "log_energy": True,
+        **dict.fromkeys(_COLUMNS, True),
     }
     assert changed.keys() == FeatureOptions().to_dict().keys()
     digests = {FeatureOptions(**{"n_fft": 1024, name: value}).digest() for name, value in changed.items()}
@@ -75,7 +82,11 @@ def test_window_and_hop_count_samples() -> None:
         ({"hop_ms": -10}, "hop_ms must hold at least one sample, got -10.0"),
         ({"window_ms": 0}, "window_ms must hold at least two samples, got 0.0"),
         ({"window_ms": float("nan")}, "window_ms must be finite, got nan"),
-        ({"window": "blackman"}, "window must be 'hamming' or 'hann', got 'blackman'"),
+        ({"window": "blackman"}, "window must be 'hamming' or 'hann' or 'povey', got 'blackman'"),
+        ({"framing": "center"}, "framing must be 'centered' or 'whole_transforms' or .*, got 'center'"),
+        ({"pre_emphasis": 1.5}, "pre_emphasis must lie in 0..1, got 1.5"),
+        ({"lifter": -1}, "lifter must be at least 0, got -1.0"),
+        ({"n_fft": 2, "window_ms": 0.125}, "n_fft must be at least 4, got 2"),
         ({"n_fft": 500}, "n_fft must be a power of two, got 500"),
         ({"n_fft": 0}, "n_fft must be a power of two, got 0"),
         ({"n_fft": 256}, r"n_fft must hold a window \(400 samples\), got 256"),
@@ -107,7 +118,7 @@ def test_value_out_of_range_is_refused(changes: dict[str, object], message: str)
         ({"n_mels": 40.0}, "n_mels must be an integer, got 40.0"),
         ({"n_mfcc": True}, "n_mfcc must be an integer, got True"),
         ({"hop_ms": "10"}, "hop_ms must be a number, got '10'"),
-        ({"center": 1}, "center must be True or False, got 1"),
+        ({"remove_mean": 1}, "remove_mean must be True or False, got 1"),
     ],
 )
 def test_value_of_another_type_is_refused(changes: dict[str, object], message: str) -> None:

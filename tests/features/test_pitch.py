@@ -19,6 +19,7 @@ TIMBRES = {
     "odd_harmonics": {1: 1.0, 3: 1.0, 5: 1.0},
 }
 CENTS = 20
+STEADY_CENTS = 3  # the window holds hardly a period of the lowest tones
 
 
 def _tone(f0_hz: NDArray[np.float64], timbre: dict[int, float], sample_rate: int = RATE) -> NDArray[np.float32]:
@@ -39,7 +40,7 @@ def _cents(pitch: Pitch, f0_hz: NDArray[np.float64], sample_rate: int = RATE) ->
 @pytest.mark.parametrize("timbre", TIMBRES)
 def test_tone_is_found_without_octave_errors(timbre: str, f0: float) -> None:
     f0_hz = np.full(RATE // 2, f0)
-    assert np.abs(_cents(track_pitch(_tone(f0_hz, TIMBRES[timbre]), RATE), f0_hz)).max() < 2
+    assert np.abs(_cents(track_pitch(_tone(f0_hz, TIMBRES[timbre]), RATE), f0_hz)).max() < STEADY_CENTS
 
 
 @pytest.mark.parametrize(("first", "last"), [(80.0, 400.0), (400.0, 80.0), (60.0, 500.0)])
@@ -110,12 +111,12 @@ def test_any_rate_and_hop_find_the_tone(sample_rate: int, hop_ms: float) -> None
     for f0 in (61.0, 333.3):
         f0_hz = np.full(sample_rate, f0)
         pitch = track_pitch(_tone(f0_hz, TIMBRES["voice"], sample_rate), sample_rate, options)
-        assert np.abs(_cents(pitch, f0_hz, sample_rate)).max() < 2
+        assert np.abs(_cents(pitch, f0_hz, sample_rate)).max() < STEADY_CENTS
 
 
 def test_frames_without_centring_are_measured_at_their_own_centre() -> None:
     f0_hz = np.geomspace(100, 300, RATE)
-    pitch = track_pitch(_tone(f0_hz, TIMBRES["voice"]), RATE, FeatureOptions(center=False))
+    pitch = track_pitch(_tone(f0_hz, TIMBRES["voice"]), RATE, FeatureOptions(framing="whole_transforms"))
     assert len(pitch.f0_hz) == 1 + (RATE - 512) // 160
     assert pitch.times_s[0] == 256 / RATE
     assert np.abs(_cents(pitch, f0_hz)).max() < CENTS

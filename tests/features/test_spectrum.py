@@ -9,16 +9,21 @@ import soundfile
 from numpy.typing import NDArray
 
 from serfast.features import FeatureOptions
-from serfast.features.spectrum import dct_matrix, mel_filters, mfcc
+from serfast.features.mel import dct_matrix, mel_filters
+from serfast.features.spectrum import mfcc
 
 OPTIONS = {
     "paper": FeatureOptions(),
     "hann_htk": FeatureOptions(window="hann", mel_scale="htk", mel_norm=None),
     "magnitude": FeatureOptions(power=1.0, n_mels=64, n_mfcc=20, mel_low_hz=0.0),
-    "not_centred": FeatureOptions(center=False),
+    "not_centred": FeatureOptions(framing="whole_transforms"),
     "long_window": FeatureOptions(n_fft=2048, window_ms=64.0, hop_ms=12.5, n_mels=128, mel_high_hz=7600.0),
     "full_window": FeatureOptions(n_fft=256, window_ms=16.0, hop_ms=5.0, n_mels=23, n_mfcc=23),
     "top_db": FeatureOptions(top_db=40.0),
+    "lifter": FeatureOptions(lifter=22, n_mfcc=20),
+    "unscaled_dct": FeatureOptions(dct_norm=None, log_scale="natural"),
+    "hop_of_half_a_pass": FeatureOptions(hop_ms=1.5, window_ms=30.0),
+    "hop_longer_than_the_window": FeatureOptions(hop_ms=40.0),
     "odd_window": FeatureOptions(sample_rate=22050, n_fft=1024, mel_high_hz=11025.0),
 }
 
@@ -41,7 +46,7 @@ def _librosa_mfcc(samples: NDArray[np.float32], options: FeatureOptions) -> NDAr
         win_length=options.n_window,
         hop_length=options.hop,
         window=options.window,
-        center=options.center,
+        center=options.framing == "centered",
         pad_mode="constant",
         power=options.power,
         n_mels=options.n_mels,
@@ -51,7 +56,10 @@ def _librosa_mfcc(samples: NDArray[np.float32], options: FeatureOptions) -> NDAr
         norm=options.mel_norm,
     )
     decibel = librosa.power_to_db(energies, amin=options.log_floor, top_db=options.top_db)
-    return librosa.feature.mfcc(S=decibel, n_mfcc=options.n_mfcc).T
+    natural = 10 / np.log(10) if options.log_scale == "natural" else 1
+    return librosa.feature.mfcc(
+        S=decibel / natural, n_mfcc=options.n_mfcc, norm=options.dct_norm, lifter=options.lifter
+    ).T
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
@@ -72,7 +80,7 @@ def test_mfcc_equals_librosas_own_call() -> None:
 @pytest.mark.parametrize("n_samples", [512, 639, 640, 641, 1599, 1600, 1601, 2559, 2560, 2561, 5120])
 def test_frames_are_counted_and_padded_as_librosa_does(n_samples: int, center: bool) -> None:
     samples = np.random.default_rng(n_samples).standard_normal(n_samples).astype(np.float32)
-    options = FeatureOptions(center=center)
+    options = FeatureOptions(framing="centered" if center else "whole_transforms")
     expected = _librosa_mfcc(samples, options)
     assert len(expected) == (1 + n_samples // 160 if center else 1 + (n_samples - 512) // 160)
     np.testing.assert_allclose(mfcc(samples, options), expected, atol=1e-3, rtol=0)
@@ -95,7 +103,7 @@ def test_filters_equal_librosa(scale: str, norm: str | None) -> None:
 
 
 def test_dct_is_orthonormal() -> None:
-    matrix = dct_matrix(40, 40)
+    matrix = dct_matrix(FeatureOptions(n_mfcc=40))
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(40), atol=1e-12)
 
 
@@ -109,7 +117,7 @@ def test_silence_is_the_floor_in_every_band() -> None:
 def test_tone_is_loudest_in_the_bands_that_pass_it(tone_hz: float) -> None:
     options = FeatureOptions(n_mfcc=40, mel_norm=None)
     samples = np.sin(2 * np.pi * tone_hz * np.arange(16000) / 16000).astype(np.float32)
-    decibel = mfcc(samples, options)[50] @ dct_matrix(40, 40)
+    decibel = mfcc(samples, options)[50] @ dct_matrix(options)
     passing = mel_filters(options)[:, round(tone_hz / 16000 * 512)]
     assert passing[np.argmax(decibel)] > 0
 
@@ -117,5 +125,5 @@ def test_tone_is_loudest_in_the_bands_that_pass_it(tone_hz: float) -> None:
 def test_twice_the_amplitude_adds_six_decibels_to_every_band() -> None:
     options = FeatureOptions(n_mfcc=40)
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    difference = (mfcc(2 * samples, options) - mfcc(samples, options)) @ dct_matrix(40, 40)
+    difference = (mfcc(2 * samples, options) - mfcc(samples, options)) @ dct_matrix(options)
     np.testing.assert_allclose(difference, 20 * np.log10(2), atol=1e-3)

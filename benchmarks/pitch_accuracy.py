@@ -1,0 +1,118 @@
+"""Pitch accuracy where F0 is known exactly, clean and with white and babble noise at 10 dB, beside five peers.
+
+Voicing error (VDE): share of frames whose voicing is wrong. Gross error (GPE): share of the frames voiced in both whose
+F0 is more than 20 % off. Frame error (FFE): share of all frames with either. Fine error: mean magnitude in cents where
+F0 is not grossly wrong. Frames of all utterances of a condition count alike.
+
+Settings are tuned on the development set only: speakers and seeds of the test set are others. Trackers place their
+frames differently: each is scored at the lag, out of -10 to 15 ms, that serves it best on the development set. Run
+with::
+
+    SERFAST_EMODB=path/to/emodb python -m benchmarks.pitch_accuracy
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from benchmarks.machine import machine
+from benchmarks.pitch_signals import RATE, Signal, add_babble, add_white, glottal_speech, world_speech
+from benchmarks.pitch_trackers import TRACKERS, Track
+
+SNR_DB = 10.0
+GROSS = 0.2
+MEASURES = ("VDE", "GPE", "FFE", "cents")
+Tracker = Callable[[NDArray[np.float32]], Track]
+BABBLE_VOICES = 8
+LAGS_S = np.arange(-4, 7) * 0.0025
+SPEAKERS = {"development": ("03", "08", "09", "10", "11"), "test": ("12", "13", "14", "15", "16")}
+FIRST_SEED = {"development": 1000, "test": 2000}
+N_UTTERANCES = {"development": 30, "test": 60}
+
+
+def conditions(part: str) -> dict[str, list[Signal]]:
+    """Signals of the development or the test set by truth and noise."""
+    count = N_UTTERANCES[part]
+    paths = sorted(
+        path for path in (Path(os.environ["SERFAST_EMODB"]) / "wav").glob("*.wav") if path.name[:2] in SPEAKERS[part]
+    )
+    generator = np.random.default_rng(FIRST_SEED[part])
+    order = generator.permutation(len(paths))
+    recordings = [soundfile.read(paths[index], dtype="float32")[0] for index in order]
+    truths = {
+        "glottal": [glottal_speech(FIRST_SEED[part] + number) for number in range(count)],
+        "world": [world_speech(recording) for recording in recordings[:count]],
+    }
+    others = recordings[count:]
+    signals = {}
+    for truth, clean in truths.items():
+        signals[f"{truth} clean"] = clean
+        signals[f"{truth} white"] = [add_white(signal, SNR_DB, number) for number, signal in enumerate(clean)]
+        signals[f"{truth} babble"] = [
+            add_babble(
+                signal, [others[index] for index in generator.permutation(len(others))[:BABBLE_VOICES]], SNR_DB, number
+            )
+            for number, signal in enumerate(clean)
+        ]
+    return signals
+
+
+def errors(tracks: list[Track], signals: list[Signal], lag_s: float) -> dict[str, float]:
+    """VDE, GPE and FFE in percent and the fine error in cents, of estimates that hold ``lag_s`` after their times."""
+    n_frames = n_wrong_voicing = n_both = n_gross = 0
+    cents = []
+    for (times_s, f0_hz), signal in zip(tracks, signals, strict=True):
+        place = np.round((times_s + lag_s) * RATE).astype(int)
+        inside = (place >= 0) & (place < len(signal.f0_hz))
+        truth, estimate = signal.f0_hz[place[inside]], f0_hz[inside]
+        both = (truth > 0) & (estimate > 0)
+        gross = both & (np.abs(estimate / np.where(both, truth, 1) - 1) > GROSS)
+        fine = both & ~gross
+        n_frames += len(truth)
+        n_wrong_voicing += int(((truth > 0) != (estimate > 0)).sum())
+        n_both += int(both.sum())
+        n_gross += int(gross.sum())
+        cents.append(1200 * np.abs(np.log2(estimate[fine] / truth[fine])))
+    return {
+        "VDE": 100 * n_wrong_voicing / n_frames,
+        "GPE": 100 * n_gross / max(n_both, 1),
+        "FFE": 100 * (n_wrong_voicing + n_gross) / n_frames,
+        "cents": float(np.concatenate(cents).mean()),
+    }
+
+
+def measure(tracker: Tracker, by_condition: dict[str, list[Signal]], lag_s: float | None) -> dict[str, Any]:
+    """Errors of a tracker by condition and their means, at ``lag_s`` or at the lag of the least mean frame error."""
+    tracks = {name: [tracker(signal.waveform) for signal in signals] for name, signals in by_condition.items()}
+    best: dict[str, Any] = {}
+    for lag in LAGS_S if lag_s is None else [lag_s]:
+        found = {name: errors(tracks[name], signals, lag) for name, signals in by_condition.items()}
+        found["mean"] = {key: float(np.mean([values[key] for values in found.values()])) for key in MEASURES}
+        if not best or found["mean"]["FFE"] < best["mean"]["FFE"]:
+            best = {**found, "lag_s": float(lag)}
+    return best
+
+
+def main() -> None:
+    """Score every tracker, print a table and write it beside the other results."""
+    development, test = conditions("development"), conditions("test")
+    results: dict[str, Any] = {"machine": machine(), "trackers": {}}
+    print("tracker   part         " + "".join(f"{name:>24}" for name in [*test, "mean"]))
+    for name, tracker in TRACKERS.items():
+        tuned = measure(tracker, development, None)
+        results["trackers"][name] = {"development": tuned, "test": measure(tracker, test, tuned["lag_s"])}
+        for part, found in results["trackers"][name].items():
+            cells = [" / ".join(f"{found[column][key]:.2f}" for key in MEASURES) for column in [*test, "mean"]]
+            print(f"{name:<10}{part:<13}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
+    path = Path(__file__).parent / "results" / "pitch_accuracy.json"
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Spectra of overlapping frames: hops transposed, windowed and transformed 16 frames at a time.
+
+Buffers are flat and hold (position, lane). The frames of a waveform overlap, so its hops are transposed, each sample
+once: sample ``q * hop + n`` of frame t is sample n of hop t + q, which lies q lanes behind sample n of hop t.
+
+Source: Stockham (1966), High-speed convolution and correlation; Van Loan (1992), Computational Frameworks for the FFT.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from serfast.features.lanes import LANES, load, root, splat, store
+from serfast.features.transposition import transpose
+
+__all__ = ["Scratch", "Transform", "make_scratch", "make_transform", "spectra"]
+
+_GAP = 3 * LANES  # between the parts of a buffer: the same row of two parts must not fall into the same cache set
+
+
+class Transform(NamedTuple):
+    """What the spectra depend on besides the samples."""
+
+    window: NDArray[np.float32]  # (sample of a window)
+    twiddles: NDArray[np.float32]  # (2, n_fft / 2): cos and -sin of 2 pi k / (n_fft / 2)
+    half_twiddles: NDArray[np.float32]  # (2, n_fft / 2): cos and -sin of 2 pi k / n_fft
+    hop: int
+    pre_emphasis: np.float32
+    remove_mean: bool
+    squared: bool
+
+
+class Scratch(NamedTuple):
+    """Buffers of one thread, flat."""
+
+    tile: NDArray[np.float32]  # (2, lane, lane)
+    hops: NDArray[np.float32]  # (sample of a hop, column of 16 hops, lane)
+    points: NDArray[np.float32]  # (4, position, lane), with gaps: real and imaginary, before and after a stage
+    spectrum: NDArray[np.float32]  # (bin, lane)
+
+
+def make_transform(
+    window: NDArray[np.float64], n_fft: int, hop: int, *, pre_emphasis: float, remove_mean: bool, squared: bool
+) -> Transform:
+    """Prepare the transform of ``n_fft`` points, a power of two, at least 4, of frames weighted by ``window``."""
+    angle = 2 * np.pi * np.arange(n_fft // 2) / (n_fft // 2)
+    return Transform(
+        window=window.astype(np.float32),
+        twiddles=np.stack([np.cos(angle), -np.sin(angle)]).astype(np.float32),
+        half_twiddles=np.stack([np.cos(angle / 2), -np.sin(angle / 2)]).astype(np.float32),
+        hop=hop,
+        pre_emphasis=np.float32(pre_emphasis),
+        remove_mean=remove_mean,
+        squared=squared,
+    )
+
+
+def make_scratch(transform: Transform) -> Scratch:
+    """Buffers for :func:`spectra`."""
+    n_points = transform.twiddles.shape[1]
+    n_columns = 1 + -(-((len(transform.window) - 1) // transform.hop) // LANES)
+    return Scratch(
+        tile=np.empty(2 * LANES * LANES, dtype=np.float32),
+        hops=np.zeros(-(-transform.hop // LANES) * LANES * n_columns * LANES, dtype=np.float32),
+        points=np.zeros(4 * (n_points * LANES + _GAP), dtype=np.float32),
+        spectrum=np.empty((n_points + 1) * LANES, dtype=np.float32),
+    )
+
+
+@njit(cache=True, nogil=True)
+def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scratch: Scratch) -> None:
+    # Power or magnitude of the 16 frames of a group -> scratch.spectrum; groups come in order, from 0.
+    # samples (sample): frame t begins at t * hop; the last group and the hops that it reaches into are whole.
+    hop = transform.hop
+    n_columns = 1 + -(-((transform.window.size - 1) // hop) // LANES)
+    pitch = n_columns * LANES
+    first_new = 0
+    if group > 0:
+        first_new = n_columns - 1
+        for row in range(hop):
+            for column in range(n_columns - 1):
+                at = row * pitch + column * LANES
+                store(scratch.hops, at, load(scratch.hops, at + LANES))
+    for column in range(first_new, n_columns):
+        first = (group + column) * LANES * hop
+        transpose(samples[first:], hop, hop, scratch.tile, scratch.hops[column * LANES :], pitch)
+    n_points = transform.twiddles.shape[1]
+    region = n_points * LANES + _GAP
+    _weigh(scratch.hops, pitch, transform, scratch.points, region)
+    result = _complex_transform(scratch.points, region, transform.twiddles)
+    _real_spectrum(scratch.points[result:], region, transform.half_twiddles, transform.squared, scratch.spectrum)
+
+
+@njit(cache=True, nogil=True)
+def _weigh(
+    hops: NDArray[np.float32], pitch: int, transform: Transform, points: NDArray[np.float32], region: int
+) -> None:
+    # Even samples become the real, odd ones the imaginary parts of a transform of half the size.
+    hop, window = transform.hop, transform.window
+    mean = splat(np.float32(0))
+    if transform.remove_mean:
+        row, column = 0, 0
+        for _ in range(window.size):
+            mean = mean + load(hops, row * pitch + column)
+            row += 1
+            if row == hop:
+                row, column = 0, column + 1
+        mean = mean * splat(np.float32(1 / window.size))
+    emphasis = splat(transform.pre_emphasis)
+    before = load(hops, 0) - mean
+    row, column = 0, 0
+    for index in range(window.size):
+        value = load(hops, row * pitch + column) - mean
+        weighted = (value - emphasis * before) * splat(window[index])
+        store(points, (index & 1) * region + (index >> 1) * LANES, weighted)
+        before = value
+        row += 1
+        if row == hop:
+            row, column = 0, column + 1
+    zero = splat(np.float32(0))
+    for index in range(window.size, 2 * transform.twiddles.shape[1]):
+        store(points, (index & 1) * region + (index >> 1) * LANES, zero)
+
+
+@njit(cache=True, nogil=True)
+def _complex_transform(points: NDArray[np.float32], region: int, twiddles: NDArray[np.float32]) -> int:
+    # Stockham's self-sorting transform of radix 4, then 2 where a factor is left. A stage splits transforms of `size`
+    # points, of which `stride / LANES` are interleaved. Returns where the result begins: real, then imaginary.
+    n_points = twiddles.shape[1]
+    size, stride, source, target = n_points, LANES, 0, 2 * region
+    while size >= 4:
+        quarter = size // 4
+        step, across = n_points // size, quarter * stride
+        for point in range(quarter):
+            cos_1, sin_1 = splat(twiddles[0, point * step]), splat(twiddles[1, point * step])
+            cos_2, sin_2 = splat(twiddles[0, 2 * point * step]), splat(twiddles[1, 2 * point * step])
+            cos_3, sin_3 = splat(twiddles[0, 3 * point * step]), splat(twiddles[1, 3 * point * step])
+            for index in range(0, stride, LANES):
+                at = source + point * stride + index
+                a, b = load(points, at), load(points, at + across)
+                c, d = load(points, at + 2 * across), load(points, at + 3 * across)
+                sum_ac, difference_ac, sum_bd, difference_bd = a + c, a - c, b + d, b - d
+                at += region
+                a, b = load(points, at), load(points, at + across)
+                c, d = load(points, at + 2 * across), load(points, at + 3 * across)
+                sum_ac_i, difference_ac_i, sum_bd_i, difference_bd_i = a + c, a - c, b + d, b - d
+                to = target + 4 * point * stride + index
+                store(points, to, sum_ac + sum_bd)
+                store(points, to + region, sum_ac_i + sum_bd_i)
+                real, imaginary = difference_ac + difference_bd_i, difference_ac_i - difference_bd
+                store(points, to + stride, cos_1 * real - sin_1 * imaginary)
+                store(points, to + stride + region, cos_1 * imaginary + sin_1 * real)
+                real, imaginary = sum_ac - sum_bd, sum_ac_i - sum_bd_i
+                store(points, to + 2 * stride, cos_2 * real - sin_2 * imaginary)
+                store(points, to + 2 * stride + region, cos_2 * imaginary + sin_2 * real)
+                real, imaginary = difference_ac - difference_bd_i, difference_ac_i + difference_bd
+                store(points, to + 3 * stride, cos_3 * real - sin_3 * imaginary)
+                store(points, to + 3 * stride + region, cos_3 * imaginary + sin_3 * real)
+        size, stride, source, target = quarter, 4 * stride, target, source
+    if size == 2:
+        for part in (0, region):
+            for index in range(0, stride, LANES):
+                at = source + part + index
+                low, high = load(points, at), load(points, at + stride)
+                store(points, target + part + index, low + high)
+                store(points, target + part + index + stride, low - high)
+        source = target
+    return source
+
+
+@njit(cache=True, nogil=True)
+def _real_spectrum(
+    points: NDArray[np.float32],  # (2, position, lane): Z
+    region: int,
+    twiddles: NDArray[np.float32],
+    squared: bool,
+    spectrum: NDArray[np.float32],  # (bin, lane)
+) -> None:
+    # X_k = (Z_k + conj Z_{n-k}) / 2 - i e^{-2 pi i k / 2n} (Z_k - conj Z_{n-k}) / 2 where n = n_fft / 2; X_{n-k} is the
+    # conjugate of the same with a minus.
+    n_points = twiddles.shape[1]
+    half = splat(np.float32(0.5))
+    first, first_i = load(points, 0), load(points, region)
+    store(spectrum, 0, (first + first_i) * (first + first_i))
+    store(spectrum, n_points * LANES, (first - first_i) * (first - first_i))
+    for index in range(1, n_points // 2 + 1):
+        low, high = index * LANES, (n_points - index) * LANES
+        cosine, sine = splat(twiddles[0, index]), splat(twiddles[1, index])
+        a, b = half * load(points, low), half * load(points, high)
+        c, d = half * load(points, region + low), half * load(points, region + high)
+        x, y = cosine * (c + d) - sine * (b - a), cosine * (b - a) + sine * (c + d)
+        real, imaginary = a + b + x, c - d + y
+        store(spectrum, low, real * real + imaginary * imaginary)
+        real, imaginary = a + b - x, c - d - y
+        store(spectrum, high, real * real + imaginary * imaginary)
+    if not squared:
+        for at in range(0, spectrum.size, LANES):
+            store(spectrum, at, root(load(spectrum, at)))
