@@ -35,8 +35,19 @@ def test_a_prediction_does_not_depend_on_its_batch(recognizer: Recognizer, clips
         others = recognizer.predict([clips[place] for place in order], batch_size=batch_size)
         for place, other in zip(order, others, strict=True):
             assert other.path == clips[place]
-            assert list(other.logits.values()) == pytest.approx(list(together[place].logits.values()), abs=1e-5)
-            np.testing.assert_allclose(other.attention_weights, together[place].attention_weights, atol=1e-5)
+            assert other.logits == together[place].logits
+            assert np.array_equal(other.attention_weights, together[place].attention_weights)
+
+
+@pytest.mark.emodb
+def test_predictions_of_real_recordings_do_not_depend_on_their_batch(recognizer: Recognizer, emodb_root: Path):
+    recordings = sorted(emodb_root.glob("wav/*.wav"))[::12]
+    together = recognizer.predict(recordings, batch_size=256)
+    for batch_size, step in ((1, 1), (2, -1), (31, -1)):
+        others = recognizer.predict(recordings[::step], batch_size=batch_size)[::step]
+        for one, other in zip(together, others, strict=True):
+            assert one.logits == other.logits
+            assert np.array_equal(one.attention_weights, other.attention_weights)
 
 
 def test_a_prediction_is_whole(recognizer: Recognizer, clips: list[Path]):

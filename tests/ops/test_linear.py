@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -123,7 +122,5 @@ def test_each_instruction_set_matches_the_reference(level):
         pytest.skip(f"this processor, or SERFAST_CPU_CAPABILITY, has no {level}")
     environment = os.environ | {"SERFAST_CPU_CAPABILITY": level, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "budget or bits"]
-    result = subprocess.run(
-        command, env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-2000:]
