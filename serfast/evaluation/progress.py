@@ -34,7 +34,7 @@ class Progress:
         speed = progress.audio_s / progress.elapsed_s if progress.elapsed_s > 0 else 0.0
         self.say(
             f"features: {progress.n_done}/{progress.n_utterances} utterances, "
-            f"{progress.audio_s / 60:.1f} min of audio extracted, {speed:,.0f} x real time"
+            f"{progress.audio_s / 3600:.2f} h of audio extracted, {speed / 3600:.2f} h per second"
         )
 
     def epoch(self, record: EpochRecord, *, fold: str, n_fold: int, n_folds: int, n_epochs: int) -> None:

@@ -1,26 +1,43 @@
 """All descriptors of an utterance, frame by frame."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from serfast.features.deltas import deltas
-from serfast.features.frames import n_frames, padded_samples, prepare_waveform
+from serfast.features.descriptors import descriptors
+from serfast.features.frames import prepare_waveform
 from serfast.features.options import FeatureOptions
 from serfast.features.pitch import log_f0, pitch_track
 from serfast.features.spectrum import cepstra, log_mel_energies
 
 __all__ = ["extract", "feature_names"]
 
-_ENERGY_FLOOR = 1e-10
+_SINGLE = (
+    "voiced",
+    "log_energy",
+    "zero_crossing_rate",
+    "voicing_probability",
+    "harmonics_to_noise",
+    "jitter",
+    "shimmer",
+    "spectral_centroid",
+    "spectral_flux",
+)
 
 
 def feature_names(options: FeatureOptions | None = None) -> tuple[str, ...]:
     """Name of each column of :func:`extract`: coefficients, log F0, their deltas, then the columns asked for."""
     options = options or FeatureOptions()
     static = (*(f"mfcc_{order}" for order in range(options.n_mfcc)), "log_f0")
-    further = tuple(name for name in ("voiced", "log_energy") if getattr(options, name))
-    return (*static, *(f"delta_{name}" for name in static), *further)
+    names = [*static, *(f"delta_{name}" for name in static)]
+    if options.delta_deltas:
+        names += [f"delta_delta_{name}" for name in static]
+    names += [name for name in _SINGLE if getattr(options, name)]
+    if options.log_mel:
+        names += [f"log_mel_{band}" for band in range(options.n_mels)]
+    if options.log_power:
+        names += [f"log_power_{place}" for place in range(options.n_fft // 2 + 1)]
+    return tuple(names)
 
 
 def extract(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | None = None) -> NDArray[np.float32]:
@@ -42,31 +59,13 @@ def extract(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | Non
     """
     options = options or FeatureOptions()
     samples = prepare_waveform(waveform, sample_rate, options)
-    f0_hz = pitch_track(samples, options).f0_hz
-    static = np.empty((len(f0_hz), options.n_mfcc + 1), dtype=np.float32)
-    cepstra(log_mel_energies(samples, options), options, static)
-    static[:, -1] = log_f0(f0_hz, options)
-    columns = [static, deltas(static, width=options.delta_width, edge=options.delta_edge)]
-    if options.voiced:
-        columns.append((f0_hz > 0).astype(np.float32)[:, None])
-    if options.log_energy:
-        columns.append(_log_energy(samples, options)[:, None])
-    return np.concatenate(columns, axis=1)
-
-
-def _log_energy(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
-    """Natural logarithm of the mean square of each frame's window, which is not weighted; at least log(1e-10)."""
-    energy = np.empty(n_frames(len(samples), options), dtype=np.float32)
-    _mean_squares(padded_samples(samples, options, len(energy)), options.n_window, options.hop, energy)
-    column: NDArray[np.float32] = np.log(np.maximum(energy, np.float32(_ENERGY_FLOOR)))
-    return column
-
-
-@njit(cache=True, nogil=True)
-def _mean_squares(padded: NDArray[np.float32], window: int, hop: int, energy: NDArray[np.float32]) -> None:
-    # padded (sample) -> energy (frame)
-    for frame in range(energy.size):
-        total = 0.0
-        for value in padded[frame * hop : frame * hop + window]:
-            total += np.float64(value) * np.float64(value)
-        energy[frame] = total / window
+    pitch = pitch_track(samples, options)
+    log_mel = log_mel_energies(samples, options)
+    static = np.empty((len(pitch.f0_hz), options.n_mfcc + 1), dtype=np.float32)
+    cepstra(log_mel, options, static)
+    static[:, -1] = log_f0(pitch.f0_hz, options)
+    slopes = deltas(static, width=options.delta_width, edge=options.delta_edge)
+    columns = [static, slopes]
+    if options.delta_deltas:
+        columns.append(deltas(slopes, width=options.delta_width, edge=options.delta_edge))
+    return np.column_stack(columns + descriptors(samples, pitch, log_mel, options))
