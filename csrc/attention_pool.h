@@ -18,13 +18,14 @@
 //             dz_t = ds_t w (1 - u_t^2)
 //   uniform:  dh_t = alpha_t q_t
 //
-// An utterance is a first row and a length; first rows ascend and utterances do not overlap. Rows of no utterance get
+// Utterances may name a group, and each group has a query of its own. An utterance is a first row and a length; first rows ascend and utterances do not overlap. Rows of no utterance get
 // zero weights and zero gradients. A length of 0 is an empty slot: its context is zero.
 
 #pragma once
 
 #include <cstdint>
 
+#include "half.h"
 #include "philox.h"
 
 namespace serfast {
@@ -57,18 +58,24 @@ SERFAST_HOST_DEVICE Utterance utterance_within_rows(
   return {first, n_frames > 0 ? n_frames : 0, following < n_rows ? following : n_rows};
 }
 
+// The group an utterance names, or the nearest there is.
+SERFAST_HOST_DEVICE int64_t group_within(int64_t group, int64_t n_groups) {
+  const int64_t at_most = group < n_groups ? group : n_groups - 1;
+  return at_most > 0 ? at_most : 0;
+}
+
 // 1 / (1 - p) for the quantised p.
 template <typename scalar_t>
 SERFAST_HOST_DEVICE scalar_t dropout_scale(uint32_t threshold) {
   return static_cast<scalar_t>(DROPOUT_STEPS) / static_cast<scalar_t>(DROPOUT_STEPS - threshold);
 }
 
-// What forward and backward read.
+// What forward and backward read. Queries, weights and contexts are kept in the type of the sums.
 template <typename scalar_t>
 struct AttentionPoolInputs {
-  const scalar_t* hidden;     // (row, unit)
-  const scalar_t* query;      // (unit) or (attention); null when scores are uniform
-  const scalar_t* projected;  // (row, attention); null unless eq. 8
+  const scalar_t* hidden;          // (row, unit)
+  const SumType<scalar_t>* query;  // (group, unit) or (group, attention); null when scores are uniform
+  const scalar_t* projected;       // (row, attention); null unless eq. 8
   int64_t n_units;
   int64_t n_attention;
   uint32_t dropout_threshold;  // round(65536 p); 0 without dropout
@@ -76,17 +83,20 @@ struct AttentionPoolInputs {
   SERFAST_HOST_DEVICE Score score() const {
     return query == nullptr ? Score::uniform : projected == nullptr ? Score::query : Score::projected;
   }
+
+  // Numbers of one group's query.
+  SERFAST_HOST_DEVICE int64_t n_scored() const { return projected == nullptr ? n_units : n_attention; }
 };
 
 // What backward reads beside them, and what it writes. A gradient that nobody needs is null.
 template <typename scalar_t>
 struct AttentionPoolGradients {
-  const scalar_t* context;                 // (batch, unit)
-  const scalar_t* attention_weights;       // (row)
-  const scalar_t* grad_context;            // (batch, unit)
-  const scalar_t* grad_attention_weights;  // (row), or null for zero
-  scalar_t* grad_hidden;                   // (row, unit)
-  scalar_t* grad_projected;                // (row, attention)
+  const SumType<scalar_t>* context;                 // (batch, unit)
+  const SumType<scalar_t>* attention_weights;       // (row)
+  const SumType<scalar_t>* grad_context;            // (batch, unit)
+  const SumType<scalar_t>* grad_attention_weights;  // (row), or null for zero
+  scalar_t* grad_hidden;                            // (row, unit)
+  scalar_t* grad_projected;                         // (row, attention)
 };
 
 }  // namespace serfast

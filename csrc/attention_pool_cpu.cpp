@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu_capability.h"
+#include "huge_pages.h"
 #include "vector.h"
 
 #define SERFAST_KERNEL "attention_pool_kernel.inl"
@@ -34,14 +35,14 @@ const AttentionPoolKernels<scalar_t>& kernels() {
 #if defined(__x86_64__)
   switch (cpu_capability()) {
     case CpuCapability::avx512:
-      return avx512::Kernels<scalar_t>::table;
+      return avx512::AttentionPoolTable<scalar_t>::kernels;
     case CpuCapability::avx2:
-      return avx2::Kernels<scalar_t>::table;
+      return avx2::AttentionPoolTable<scalar_t>::kernels;
     default:
       break;
   }
 #endif
-  return generic::Kernels<scalar_t>::table;
+  return generic::AttentionPoolTable<scalar_t>::kernels;
 }
 
 // The chunks of all utterances in order.
@@ -51,8 +52,15 @@ struct Plan {
   std::vector<Chunk> chunks;
   std::vector<int64_t> first_frames;  // (chunk + 1), frames of all chunks before
 
-  Plan(const Tensor& first_rows, const Tensor& lengths, const std::optional<Tensor>& seeds, int64_t n_rows) {
+  Plan(
+      const Tensor& first_rows,             // (batch)
+      const Tensor& lengths,                // (batch)
+      const std::optional<Tensor>& seeds,   // (batch)
+      const std::optional<Tensor>& groups,  // (batch)
+      int64_t n_groups,
+      int64_t n_rows) {
     const int64_t* seed = seeds ? seeds->const_data_ptr<int64_t>() : nullptr;
+    const int64_t* group = groups ? groups->const_data_ptr<int64_t>() : nullptr;
     first_frames.push_back(0);
     for (int64_t index = 0; index < lengths.numel(); ++index) {
       const Utterance utterance = utterance_within_rows(
@@ -62,8 +70,8 @@ struct Plan {
       for (int64_t frame = 0; frame < utterance.n_frames; frame += CHUNK_FRAMES) {
         const int64_t n_frames = std::min(CHUNK_FRAMES, utterance.n_frames - frame);
         chunks.push_back(
-            {index, utterance.first_row + frame, frame, n_frames,
-             seed == nullptr ? 0 : static_cast<uint64_t>(seed[index])});
+            {index, group == nullptr ? 0 : group_within(group[index], n_groups), utterance.first_row + frame, frame,
+             n_frames, seed == nullptr ? 0 : static_cast<uint64_t>(seed[index])});
         first_frames.push_back(first_frames.back() + n_frames);
       }
     }
@@ -72,14 +80,17 @@ struct Plan {
 
   int64_t n_chunks() const { return static_cast<int64_t>(chunks.size()); }
 
-  // Calls work(chunk index) for every chunk, each thread taking neighbouring chunks with its share of the frames.
-  template <typename Work>
-  void for_each_chunk(int64_t numbers_per_frame, const Work& work) const {
-    const int64_t frames_per_thread = std::max<int64_t>(1, NUMBERS_PER_THREAD / numbers_per_frame);
+  // Calls work(chunk index, room for a tile's dropout bits) for every chunk, each thread taking neighbouring chunks with
+  // its share of the frames.
+  template <typename scalar_t, typename Work>
+  void for_each_chunk(const AttentionPoolInputs<scalar_t>& inputs, const Work& work) const {
+    const int64_t frames_per_thread = std::max<int64_t>(1, NUMBERS_PER_THREAD / (inputs.n_units + inputs.n_attention));
+    const int64_t n_words = inputs.dropout_threshold == 0 ? 0 : TILE_FRAMES * blocks_of(inputs.n_units);
     torch::stable::parallel_for(0, first_frames.back(), frames_per_thread, [&](int64_t begin, int64_t end) {
+      std::vector<uint64_t> kept(n_words);
       const auto first = std::lower_bound(first_frames.begin(), first_frames.end() - 1, begin);
       for (auto chunk = first; chunk != first_frames.end() - 1 && *chunk < end; ++chunk) {
-        work(chunk - first_frames.begin());
+        work(chunk - first_frames.begin(), kept.data());
       }
     });
   }
@@ -92,20 +103,77 @@ std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
 }
 
 template <typename scalar_t>
-const scalar_t* pointer(const std::optional<Tensor>& tensor) {
-  return tensor ? tensor->const_data_ptr<scalar_t>() : nullptr;
+const scalar_t* pointer(const Tensor& tensor) {
+  return static_cast<const scalar_t*>(tensor.const_data_ptr());
 }
 
 template <typename scalar_t>
-AttentionPoolInputs<scalar_t> inputs_of(
-    const Tensor& hidden,
-    const std::optional<Tensor>& query,
-    const std::optional<Tensor>& projected,
-    int64_t dropout_threshold) {
-  return {hidden.const_data_ptr<scalar_t>(),  pointer<scalar_t>(query),
-          pointer<scalar_t>(projected),       hidden.size(1),
-          projected ? projected->size(1) : 0, static_cast<uint32_t>(dropout_threshold)};
+const scalar_t* pointer(const std::optional<Tensor>& tensor) {
+  return tensor ? pointer<scalar_t>(*tensor) : nullptr;
 }
+
+template <typename scalar_t>
+scalar_t* pointer_if_any(const Tensor& tensor) {
+  return tensor.numel() > 0 ? static_cast<scalar_t*>(tensor.mutable_data_ptr()) : nullptr;
+}
+
+// Calls work(a number of the tensor's type).
+template <typename Work>
+auto with_type_of(const Tensor& tensor, const Work& work) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double:
+      return work(double());
+    case ScalarType::BFloat16:
+      return work(BFloat16());
+    case ScalarType::Half:
+      return work(Float16());
+    default:
+      return work(float());
+  }
+}
+
+// An uninitialised tensor for sums of the tensor's numbers.
+Tensor new_sums(const Tensor& tensor, torch::headeronly::IntHeaderOnlyArrayRef shape) {
+  const ScalarType type = tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  return torch::stable::new_empty(tensor, shape, type);
+}
+
+// The arguments that forward and backward share, dense, and the pointers into them.
+struct Arguments {
+  Tensor hidden;                    // (row, unit)
+  std::optional<Tensor> query;      // (unit) or (attention), behind (group) where there are groups
+  std::optional<Tensor> projected;  // (row, attention)
+  int64_t dropout_threshold;
+  Plan plan;
+
+  Arguments(
+      const Tensor& hidden,
+      const Tensor& first_rows,
+      const Tensor& lengths,
+      const std::optional<Tensor>& query,
+      const std::optional<Tensor>& projected,
+      const std::optional<Tensor>& seeds,
+      const std::optional<Tensor>& groups,
+      int64_t dropout_threshold)
+      : hidden(dense(hidden)),
+        query(dense(query)),
+        projected(dense(projected)),
+        dropout_threshold(dropout_threshold),
+        plan(
+            dense(first_rows),
+            dense(lengths),
+            dense(seeds),
+            dense(groups),
+            query && query->dim() == 2 ? query->size(0) : 1,
+            hidden.size(0)) {}
+
+  template <typename scalar_t>
+  AttentionPoolInputs<scalar_t> inputs() const {
+    return {pointer<scalar_t>(hidden),          pointer<SumType<scalar_t>>(query),
+            pointer<scalar_t>(projected),       hidden.size(1),
+            projected ? projected->size(1) : 0, static_cast<uint32_t>(dropout_threshold)};
+  }
+};
 
 // Zeroes the rows of no utterance: those before the first and those between one's end and the next one's start.
 template <typename scalar_t>
@@ -125,43 +193,49 @@ void zero_gaps(
 }
 
 template <typename scalar_t>
-std::tuple<Tensor, Tensor> forward(
-    const AttentionPoolInputs<scalar_t>& inputs, const Plan& plan, const Tensor& hidden) {
+std::tuple<Tensor, Tensor> forward(const Arguments& arguments) {
+  using sum_t = SumType<scalar_t>;
+  const AttentionPoolInputs<scalar_t> inputs = arguments.inputs<scalar_t>();
+  const Plan& plan = arguments.plan;
   const int64_t n_utterances = static_cast<int64_t>(plan.utterances.size());
-  Tensor context = torch::stable::new_empty(hidden, {n_utterances, inputs.n_units});
-  Tensor attention_weights = torch::stable::new_empty(hidden, {hidden.size(0)});
-  Tensor chunk_contexts = torch::stable::new_empty(hidden, {plan.n_chunks(), inputs.n_units});
-  std::vector<SoftmaxSum<scalar_t>> chunk_softmax(plan.chunks.size());
-  scalar_t* weights = attention_weights.mutable_data_ptr<scalar_t>();
-  scalar_t* partial = chunk_contexts.mutable_data_ptr<scalar_t>();
+  const Tensor context = new_sums(arguments.hidden, {n_utterances, inputs.n_units});
+  const Tensor attention_weights = new_sums(arguments.hidden, {arguments.hidden.size(0)});
+  const Tensor chunk_contexts = new_sums(arguments.hidden, {plan.n_chunks(), inputs.n_units});
+  std::vector<SoftmaxSum<sum_t>> chunk_softmax(plan.chunks.size());
+  sum_t* weights = attention_weights.mutable_data_ptr<sum_t>();
+  sum_t* partial = chunk_contexts.mutable_data_ptr<sum_t>();
   const AttentionPoolKernels<scalar_t>& kernel = kernels<scalar_t>();
-  plan.for_each_chunk(inputs.n_units + inputs.n_attention, [&](int64_t chunk) {
-    kernel.pool_chunk(inputs, plan.chunks[chunk], weights, partial + chunk * inputs.n_units, chunk_softmax[chunk]);
+  plan.for_each_chunk(inputs, [&](int64_t chunk, uint64_t* kept) {
+    kernel.pool_chunk(
+        inputs, plan.chunks[chunk], kept, weights, partial + chunk * inputs.n_units, chunk_softmax[chunk]);
   });
   for (int64_t index = 0; index < n_utterances; ++index) {
     const int64_t first = plan.first_chunks[index];
     kernel.join_chunks(
         inputs, partial + first * inputs.n_units, chunk_softmax.data() + first, plan.first_chunks[index + 1] - first,
         plan.utterances[index].n_frames, weights + plan.utterances[index].first_row,
-        context.mutable_data_ptr<scalar_t>() + index * inputs.n_units);
+        context.mutable_data_ptr<sum_t>() + index * inputs.n_units);
   }
   zero_gaps(plan, 1, weights);
   return {context, attention_weights};
 }
 
-// Sum over the chunks in order, in double: there may be thousands.
-template <typename scalar_t>
+// Sum over a group's chunks in order, in double: there may be thousands.
+template <typename sum_t>
 void sum_chunks(
-    const scalar_t* parts,  // (chunk, width)
-    int64_t n_chunks,
+    const Plan& plan,
+    const sum_t* parts,  // (chunk, width)
+    int64_t group,
     int64_t width,
-    scalar_t* sums) {  // (width)
+    sum_t* sums) {  // (width)
   for (int64_t first = 0; first < width; first += SUM_BLOCK) {
     const int64_t n_left = std::min(SUM_BLOCK, width - first);
     double block[SUM_BLOCK] = {};
-    for (int64_t chunk = 0; chunk < n_chunks; ++chunk) {
-      for (int64_t i = 0; i < n_left; ++i) {
-        block[i] += static_cast<double>(parts[chunk * width + first + i]);
+    for (int64_t chunk = 0; chunk < plan.n_chunks(); ++chunk) {
+      if (plan.chunks[chunk].group == group) {
+        for (int64_t i = 0; i < n_left; ++i) {
+          block[i] += static_cast<double>(parts[chunk * width + first + i]);
+        }
       }
     }
     std::copy(block, block + n_left, sums + first);
@@ -169,14 +243,14 @@ void sum_chunks(
 }
 
 template <typename scalar_t>
-std::vector<scalar_t> deltas(
+std::vector<SumType<scalar_t>> deltas(
     const AttentionPoolInputs<scalar_t>& inputs, const AttentionPoolGradients<scalar_t>& gradients, const Plan& plan) {
-  std::vector<scalar_t> values(plan.utterances.size());
+  std::vector<SumType<scalar_t>> values(plan.utterances.size());
   for (size_t index = 0; index < values.size(); ++index) {
     const Utterance& utterance = plan.utterances[index];
-    const scalar_t* grad_weights = gradients.grad_attention_weights;
+    const SumType<scalar_t>* grad_weights = gradients.grad_attention_weights;
     values[index] = kernels<scalar_t>().delta(
-        gradients.context + index * inputs.n_units, gradients.grad_context + index * inputs.n_units, inputs.n_units,
+        inputs, gradients.context + index * inputs.n_units, gradients.grad_context + index * inputs.n_units,
         gradients.attention_weights + utterance.first_row,
         grad_weights == nullptr ? nullptr : grad_weights + utterance.first_row, utterance.n_frames);
   }
@@ -185,24 +259,21 @@ std::vector<scalar_t> deltas(
 
 // Fills the gradients that are not null, and grad_query where it is needed.
 template <typename scalar_t>
-void backward(
-    const AttentionPoolInputs<scalar_t>& inputs,
-    const AttentionPoolGradients<scalar_t>& gradients,
-    const Plan& plan,
-    const Tensor& hidden,
-    Tensor& grad_query) {
-  const bool needs_query = grad_query.numel() > 0;
-  const int64_t n_query = grad_query.numel();
-  Tensor parts = torch::stable::new_zeros(hidden, {needs_query ? plan.n_chunks() : 0, n_query});
-  scalar_t* part = parts.mutable_data_ptr<scalar_t>();
-  const std::vector<scalar_t> delta = deltas(inputs, gradients, plan);
-  plan.for_each_chunk(inputs.n_units + inputs.n_attention, [&](int64_t chunk) {
+void backward(const Arguments& arguments, const AttentionPoolGradients<scalar_t>& gradients, const Tensor& grad_query) {
+  using sum_t = SumType<scalar_t>;
+  const AttentionPoolInputs<scalar_t> inputs = arguments.inputs<scalar_t>();
+  const Plan& plan = arguments.plan;
+  sum_t* grad = pointer_if_any<sum_t>(grad_query);
+  const int64_t width = inputs.n_scored();
+  std::vector<sum_t> parts(grad == nullptr ? 0 : plan.n_chunks() * width);
+  const std::vector<sum_t> delta = deltas(inputs, gradients, plan);
+  plan.for_each_chunk(inputs, [&](int64_t chunk, uint64_t* kept) {
     kernels<scalar_t>().backward_chunk(
-        inputs, gradients, plan.chunks[chunk], delta[plan.chunks[chunk].utterance],
-        needs_query ? part + chunk * n_query : nullptr);
+        inputs, gradients, plan.chunks[chunk], delta[plan.chunks[chunk].utterance], kept,
+        grad == nullptr ? nullptr : parts.data() + chunk * width);
   });
-  if (needs_query) {
-    sum_chunks(part, plan.n_chunks(), n_query, grad_query.mutable_data_ptr<scalar_t>());
+  for (int64_t group = 0; group * width < grad_query.numel(); ++group) {
+    sum_chunks(plan, parts.data(), group, width, grad + group * width);
   }
   if (gradients.grad_hidden != nullptr) {
     zero_gaps(plan, inputs.n_units, gradients.grad_hidden);
@@ -216,36 +287,14 @@ std::tuple<Tensor, Tensor> attention_pool(
     const Tensor& hidden,                    // (row, unit)
     const Tensor& first_rows,                // (batch)
     const Tensor& lengths,                   // (batch)
-    const std::optional<Tensor>& query,      // (unit) or (attention)
+    const std::optional<Tensor>& query,      // (unit) or (attention), behind (group) where there are groups
     const std::optional<Tensor>& projected,  // (row, attention)
     const std::optional<Tensor>& seeds,      // (batch)
+    const std::optional<Tensor>& groups,     // (batch)
     int64_t dropout_threshold,
     int64_t /*max_length*/) {
-  const Tensor rows = dense(hidden);
-  const std::optional<Tensor> vector = dense(query);
-  const std::optional<Tensor> projected_rows = dense(projected);
-  const Plan plan(dense(first_rows), dense(lengths), dense(seeds), hidden.size(0));
-  if (hidden.scalar_type() == ScalarType::Double) {
-    return forward(inputs_of<double>(rows, vector, projected_rows, dropout_threshold), plan, rows);
-  }
-  return forward(inputs_of<float>(rows, vector, projected_rows, dropout_threshold), plan, rows);
-}
-
-template <typename scalar_t>
-AttentionPoolGradients<scalar_t> gradients_of(
-    const Tensor& context,
-    const Tensor& attention_weights,
-    const Tensor& grad_context,
-    const std::optional<Tensor>& grad_attention_weights,
-    const Tensor& grad_hidden,
-    const Tensor& grad_projected) {
-  return {
-      context.const_data_ptr<scalar_t>(),
-      attention_weights.const_data_ptr<scalar_t>(),
-      grad_context.const_data_ptr<scalar_t>(),
-      pointer<scalar_t>(grad_attention_weights),
-      grad_hidden.numel() > 0 ? grad_hidden.mutable_data_ptr<scalar_t>() : nullptr,
-      grad_projected.numel() > 0 ? grad_projected.mutable_data_ptr<scalar_t>() : nullptr};
+  const Arguments arguments(hidden, first_rows, lengths, query, projected, seeds, groups, dropout_threshold);
+  return with_type_of(hidden, [&](auto zero) { return forward<decltype(zero)>(arguments); });
 }
 
 std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
@@ -254,9 +303,10 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
     const Tensor& hidden,                                 // (row, unit)
     const Tensor& first_rows,                             // (batch)
     const Tensor& lengths,                                // (batch)
-    const std::optional<Tensor>& query,                   // (unit) or (attention)
+    const std::optional<Tensor>& query,                   // (unit) or (attention), behind (group) with groups
     const std::optional<Tensor>& projected,               // (row, attention)
     const std::optional<Tensor>& seeds,                   // (batch)
+    const std::optional<Tensor>& groups,                  // (batch)
     const Tensor& context,                                // (batch, unit)
     const Tensor& attention_weights,                      // (row)
     int64_t dropout_threshold,
@@ -264,26 +314,26 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
     bool needs_hidden,
     bool needs_query,
     bool needs_projected) {
-  const Tensor rows = dense(hidden);
-  const std::optional<Tensor> vector = dense(query);
-  const std::optional<Tensor> projected_rows = dense(projected);
+  const Arguments arguments(hidden, first_rows, lengths, query, projected, seeds, groups, dropout_threshold);
   const Tensor slope = dense(grad_context);
   const std::optional<Tensor> weight_slope = dense(grad_attention_weights);
-  const Plan plan(dense(first_rows), dense(lengths), dense(seeds), hidden.size(0));
-  const auto gradient_of = [&](const Tensor& tensor, bool is_needed) {
-    return is_needed ? torch::stable::new_empty(rows, tensor.sizes()) : torch::stable::new_empty(rows, {0});
+  const auto gradient_of = [](const Tensor& tensor, bool is_needed) {
+    const Tensor gradient =
+        is_needed ? torch::stable::new_empty(tensor, tensor.sizes()) : torch::stable::new_empty(tensor, {0});
+    use_huge_pages(gradient);
+    return gradient;
   };
-  Tensor grad_hidden = gradient_of(hidden, needs_hidden);
-  Tensor grad_query = gradient_of(query ? *query : hidden, needs_query);
-  Tensor grad_projected = gradient_of(projected ? *projected : hidden, needs_projected);
-  const auto run = [&](auto zero) {
+  const Tensor grad_hidden = gradient_of(hidden, needs_hidden);
+  const Tensor grad_query = gradient_of(query ? *query : context, needs_query);
+  const Tensor grad_projected = gradient_of(projected ? *projected : hidden, needs_projected);
+  with_type_of(hidden, [&](auto zero) {
     using scalar_t = decltype(zero);
-    backward(
-        inputs_of<scalar_t>(rows, vector, projected_rows, dropout_threshold),
-        gradients_of<scalar_t>(context, attention_weights, slope, weight_slope, grad_hidden, grad_projected), plan,
-        rows, grad_query);
-  };
-  hidden.scalar_type() == ScalarType::Double ? run(double()) : run(float());
+    using sum_t = SumType<scalar_t>;
+    const AttentionPoolGradients<scalar_t> gradients = {
+        pointer<sum_t>(context),      pointer<sum_t>(attention_weights),     pointer<sum_t>(slope),
+        pointer<sum_t>(weight_slope), pointer_if_any<scalar_t>(grad_hidden), pointer_if_any<scalar_t>(grad_projected)};
+    backward(arguments, gradients, grad_query);
+  });
   return {grad_hidden, grad_query, grad_projected};
 }
 

@@ -2,52 +2,63 @@
 //
 // Included by attention_pool_kernel.inl. Sums run in lanes, in an order that depends on the number of units alone.
 
+#include "half.inl"
 #include "philox.inl"
 
-// Units worked on together: what one draw of dropout bits serves.
-constexpr int BLOCK_UNITS = DRAW_BLOCK;
+// a * b + c, or c alone in the lanes that dropout drops.
+template <typename sum_t, bool dropout>
+SERFAST_INLINE Pack<sum_t> multiply_add_if(
+    const Pack<sum_t>& a, const Pack<sum_t>& b, const Pack<sum_t>& c, uint64_t bits) {
+  if constexpr (dropout) {
+    return multiply_add_kept(a, b, c, bits);
+  } else {
+    return multiply_add(a, b, c);
+  }
+}
 
-// Sums over the block of units of the frames of one tile, into sums (sums * rescale + sum_t weights[t] m_t rows_t).
+// The pack of a row that starts n_left numbers before its end.
+template <bool whole, typename scalar_t>
+SERFAST_INLINE Pack<SumType<scalar_t>> load_part(const scalar_t* lanes, int64_t n_left) {
+  return whole ? load(lanes) : load_first(lanes, n_left);
+}
+
+template <bool whole, typename scalar_t>
+SERFAST_INLINE void store_part(scalar_t* lanes, const Pack<SumType<scalar_t>>& pack, int64_t n_left) {
+  whole ? store(lanes, pack) : store_first(lanes, pack, n_left);
+}
+
+// One block of units of a tile: sums = sums * rescale + sum_t weights[t] m_t rows_t.
 template <typename scalar_t, bool dropout, bool whole>
 SERFAST_INLINE void add_block(
     const scalar_t* rows,  // (frame, unit), from the block's first unit
     int64_t n_units,
-    int64_t first_unit,
-    const Chunk& tile,
-    uint32_t threshold,
-    const scalar_t* weights,  // (frame)
-    scalar_t rescale,
-    scalar_t* sums) {  // (unit), from the block's first unit
-  constexpr int n_lanes = Pack<scalar_t>::n_lanes;
+    int64_t n_left,
+    int64_t n_frames,
+    const uint64_t* kept,  // (frame, block), from the block
+    const SumType<scalar_t>* weights,
+    SumType<scalar_t> rescale,
+    SumType<scalar_t>* sums) {  // (unit), from the block's first unit
+  using sum_t = SumType<scalar_t>;
+  constexpr int n_lanes = Pack<sum_t>::n_lanes;
   constexpr int n_packs = BLOCK_UNITS / n_lanes;
-  const int64_t n_left = n_units - first_unit;
-  Pack<scalar_t> sum[n_packs];
+  Pack<sum_t> sum[n_packs];
   for (int i = 0; i < n_packs; ++i) {
-    sum[i] = broadcast(scalar_t(0));
+    sum[i] = broadcast(sum_t(0));
   }
-  for (int64_t frame = 0; frame < tile.n_frames; ++frame) {
-    uint16_t bits[BLOCK_UNITS];
-    if constexpr (dropout) {
-      draw_bits(
-          tile.seed, static_cast<uint32_t>(tile.first_frame + frame), static_cast<uint32_t>(first_unit / DRAW_UNITS),
-          bits);
-    }
-    const Pack<scalar_t> weight = broadcast(weights[frame]);
+  for (int64_t frame = 0; frame < n_frames; ++frame) {
+    const Pack<sum_t> weight = broadcast(weights[frame]);
+    const uint64_t bits = dropout ? kept[frame * blocks_of(n_units)] : 0;
     for (int i = 0; i < n_packs; ++i) {
       if (whole || i * n_lanes < n_left) {
-        const scalar_t* lanes = rows + frame * n_units + i * n_lanes;
-        Pack<scalar_t> row = whole ? load(lanes) : load_first(lanes, n_left - i * n_lanes);
-        if constexpr (dropout) {
-          row = keep(row, bits + i * n_lanes, threshold);
-        }
-        sum[i] = multiply_add(weight, row, sum[i]);
+        const Pack<sum_t> row = load_part<whole>(rows + frame * n_units + i * n_lanes, n_left - i * n_lanes);
+        sum[i] = multiply_add_if<sum_t, dropout>(weight, row, sum[i], bits >> (i * n_lanes));
       }
     }
   }
   for (int i = 0; i < n_packs; ++i) {
     if (whole || i * n_lanes < n_left) {
-      const Pack<scalar_t> before = load_first(sums + i * n_lanes, n_left - i * n_lanes);
-      store_first(sums + i * n_lanes, multiply_add(before, broadcast(rescale), sum[i]), n_left - i * n_lanes);
+      const Pack<sum_t> before = load_part<whole>(sums + i * n_lanes, n_left - i * n_lanes);
+      store_part<whole>(sums + i * n_lanes, multiply_add(before, broadcast(rescale), sum[i]), n_left - i * n_lanes);
     }
   }
 }
@@ -57,115 +68,159 @@ template <typename scalar_t, bool dropout>
 SERFAST_INLINE void add_rows(
     const scalar_t* rows,  // (frame, unit)
     int64_t n_units,
-    const Chunk& tile,
-    uint32_t threshold,
-    const scalar_t* weights,  // (frame)
-    scalar_t rescale,
-    scalar_t* sums) {  // (unit)
-  int64_t unit = 0;
-  for (; unit + BLOCK_UNITS <= n_units; unit += BLOCK_UNITS) {
-    add_block<scalar_t, dropout, true>(rows + unit, n_units, unit, tile, threshold, weights, rescale, sums + unit);
-  }
-  if (unit < n_units) {
-    add_block<scalar_t, dropout, false>(rows + unit, n_units, unit, tile, threshold, weights, rescale, sums + unit);
-  }
-}
-
-// vector . row, or vector . tanh(row).
-template <typename scalar_t, bool through_tanh>
-SERFAST_INLINE scalar_t score_of(const scalar_t* vector, const scalar_t* row, int64_t n_units) {
-  constexpr int n_lanes = Pack<scalar_t>::n_lanes;
-  constexpr int n_sums = 4;  // enough independent sums to keep the multipliers busy
-  Pack<scalar_t> sum[n_sums];
-  for (int i = 0; i < n_sums; ++i) {
-    sum[i] = broadcast(scalar_t(0));
-  }
-  int64_t unit = 0;
-  for (; unit + n_sums * n_lanes <= n_units; unit += n_sums * n_lanes) {
-    for (int i = 0; i < n_sums; ++i) {
-      const Pack<scalar_t> value = load(row + unit + i * n_lanes);
-      sum[i] = multiply_add(load(vector + unit + i * n_lanes), through_tanh ? tanh(value) : value, sum[i]);
-    }
-  }
-  for (; unit < n_units; unit += n_lanes) {
-    const Pack<scalar_t> value = load_first(row + unit, n_units - unit);
-    sum[0] = multiply_add(load_first(vector + unit, n_units - unit), through_tanh ? tanh(value) : value, sum[0]);
-  }
-  return sum_of_lanes((sum[0] + sum[1]) + (sum[2] + sum[3]));
-}
-
-// sums += weight * addend.
-template <typename scalar_t>
-SERFAST_INLINE void add_scaled(const scalar_t* addend, scalar_t weight, int64_t n, scalar_t* sums) {
-  for (int64_t i = 0; i < n; i += Pack<scalar_t>::n_lanes) {
-    const Pack<scalar_t> sum = load_first(sums + i, n - i);
-    store_first(sums + i, multiply_add(load_first(addend + i, n - i), broadcast(weight), sum), n - i);
-  }
-}
-
-// One block of units of one frame: adds m g . h to sums, one per pack, and writes weight * m g to grad_hidden.
-template <typename scalar_t, bool needs_sums, bool dropout, bool whole>
-SERFAST_INLINE void slope_block(
-    const AttentionPoolInputs<scalar_t>& inputs,
-    int64_t row,
-    int64_t first_unit,
-    const uint16_t* bits,          // (BLOCK_UNITS)
-    const scalar_t* grad_context,  // (unit)
-    scalar_t weight,
-    scalar_t* grad_hidden,  // (row, unit), or null
-    Pack<scalar_t>* sums) {
-  constexpr int n_lanes = Pack<scalar_t>::n_lanes;
-  for (int i = 0; i < BLOCK_UNITS / n_lanes; ++i) {
-    const int64_t unit = first_unit + i * n_lanes;
-    const int64_t n_left = inputs.n_units - unit;
-    if (whole || n_left > 0) {
-      Pack<scalar_t> slope = whole ? load(grad_context + unit) : load_first(grad_context + unit, n_left);
-      if constexpr (dropout) {
-        slope = keep(slope, bits + i * n_lanes, inputs.dropout_threshold);
-      }
-      if constexpr (needs_sums) {
-        const scalar_t* lanes = inputs.hidden + row * inputs.n_units + unit;
-        sums[i] = multiply_add(slope, whole ? load(lanes) : load_first(lanes, n_left), sums[i]);
-      }
-      if (grad_hidden != nullptr) {
-        store_first(grad_hidden + row * inputs.n_units + unit, slope * broadcast(weight), n_left);
-      }
-    }
-  }
-}
-
-// m g . h_t of one frame (zero where the scores are uniform and nobody needs it); writes weight * m g to grad_hidden.
-template <typename scalar_t, bool needs_sums, bool dropout>
-SERFAST_INLINE scalar_t slope_row(
-    const AttentionPoolInputs<scalar_t>& inputs,
-    const Chunk& tile,
-    int64_t frame,
-    const scalar_t* grad_context,  // (unit)
-    scalar_t weight,
-    scalar_t* grad_hidden) {  // (row, unit), or null
-  constexpr int n_packs = BLOCK_UNITS / Pack<scalar_t>::n_lanes;
-  Pack<scalar_t> sums[n_packs];
-  for (int i = 0; i < n_packs; ++i) {
-    sums[i] = broadcast(scalar_t(0));
-  }
-  for (int64_t unit = 0; unit < inputs.n_units; unit += BLOCK_UNITS) {
-    uint16_t bits[BLOCK_UNITS];
-    if constexpr (dropout) {
-      draw_bits(
-          tile.seed, static_cast<uint32_t>(tile.first_frame + frame), static_cast<uint32_t>(unit / DRAW_UNITS), bits);
-    }
-    if (unit + BLOCK_UNITS <= inputs.n_units) {
-      slope_block<scalar_t, needs_sums, dropout, true>(
-          inputs, tile.first_row + frame, unit, bits, grad_context, weight, grad_hidden, sums);
+    int64_t n_frames,
+    const uint64_t* kept,              // (frame, block), or null without dropout
+    const SumType<scalar_t>* weights,  // (frame)
+    SumType<scalar_t> rescale,
+    SumType<scalar_t>* sums) {  // (unit)
+  for (int64_t unit = 0; unit < n_units; unit += BLOCK_UNITS) {
+    const int64_t n_left = n_units - unit;
+    const uint64_t* bits = dropout ? kept + unit / BLOCK_UNITS : nullptr;
+    if (n_left >= BLOCK_UNITS) {
+      add_block<scalar_t, dropout, true>(rows + unit, n_units, n_left, n_frames, bits, weights, rescale, sums + unit);
     } else {
-      slope_block<scalar_t, needs_sums, dropout, false>(
-          inputs, tile.first_row + frame, unit, bits, grad_context, weight, grad_hidden, sums);
+      add_block<scalar_t, dropout, false>(rows + unit, n_units, n_left, n_frames, bits, weights, rescale, sums + unit);
     }
   }
-  for (int width = n_packs / 2; width > 0; width /= 2) {
+}
+
+// Independent sums, enough to keep the multipliers busy, whatever the number of lanes: the packs of one block.
+template <typename sum_t>
+constexpr int N_SUMS = BLOCK_UNITS / Pack<sum_t>::n_lanes;
+
+template <typename sum_t>
+SERFAST_INLINE sum_t total_of(Pack<sum_t>* sums) {
+  for (int width = N_SUMS<sum_t> / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) {
       sums[i] = sums[i] + sums[i + width];
     }
   }
   return sum_of_lanes(sums[0]);
+}
+
+// One block of units of vector . (m row), or of vector . tanh(row), into one sum per pack.
+template <typename scalar_t, bool through_tanh, bool dropout, bool whole>
+SERFAST_INLINE void product_block(
+    const SumType<scalar_t>* vector,  // (unit), from the block's first unit
+    const scalar_t* row,              // (unit), from the block's first unit
+    uint64_t bits,
+    int64_t n_left,
+    Pack<SumType<scalar_t>>* sums) {
+  using sum_t = SumType<scalar_t>;
+  constexpr int n_lanes = Pack<sum_t>::n_lanes;
+  for (int i = 0; i < N_SUMS<sum_t>; ++i) {
+    const int at = i * n_lanes;
+    if (whole || at < n_left) {
+      const Pack<sum_t> value = load_part<whole>(row + at, n_left - at);
+      const Pack<sum_t> factor = load_part<whole>(vector + at, n_left - at);
+      sums[i] = multiply_add_if<sum_t, dropout>(factor, through_tanh ? tanh(value) : value, sums[i], bits >> at);
+    }
+  }
+}
+
+// vector . (m row), or vector . tanh(row).
+template <typename scalar_t, bool through_tanh, bool dropout>
+SERFAST_INLINE SumType<scalar_t> product_of(
+    const SumType<scalar_t>* vector,  // (unit)
+    const scalar_t* row,              // (unit)
+    const uint64_t* kept,             // (block), or null without dropout
+    int64_t n_units) {
+  using sum_t = SumType<scalar_t>;
+  Pack<sum_t> sums[N_SUMS<sum_t>];
+  for (int i = 0; i < N_SUMS<sum_t>; ++i) {
+    sums[i] = broadcast(sum_t(0));
+  }
+  int64_t unit = 0;
+  for (; unit + BLOCK_UNITS <= n_units; unit += BLOCK_UNITS) {
+    product_block<scalar_t, through_tanh, dropout, true>(
+        vector + unit, row + unit, dropout ? kept[unit / BLOCK_UNITS] : 0, n_units - unit, sums);
+  }
+  if (unit < n_units) {
+    product_block<scalar_t, through_tanh, dropout, false>(
+        vector + unit, row + unit, dropout ? kept[unit / BLOCK_UNITS] : 0, n_units - unit, sums);
+  }
+  return total_of(sums);
+}
+
+// sums += weight * addend.
+template <typename sum_t>
+SERFAST_INLINE void add_scaled(const sum_t* addend, sum_t weight, int64_t n, sum_t* sums) {
+  for (int64_t i = 0; i < n; i += Pack<sum_t>::n_lanes) {
+    const Pack<sum_t> sum = load_first(sums + i, n - i);
+    store_first(sums + i, multiply_add(load_first(addend + i, n - i), broadcast(weight), sum), n - i);
+  }
+}
+
+// What one tile of frames brings to the gradients of its hidden vectors.
+template <typename sum_t>
+struct TileSlopes {
+  sum_t weights[TILE_FRAMES];      // alpha_t / (1 - p)
+  sum_t grad_scores[TILE_FRAMES];  // ds_t
+};
+
+// One block of units of a tile: dh_t = weights[t] m_t g + grad_scores[t] w; w is null unless scores come from it alone.
+template <typename scalar_t, bool dropout, bool with_query, bool whole>
+SERFAST_INLINE void slope_block(
+    const TileSlopes<SumType<scalar_t>>& slopes,
+    int64_t n_units,
+    int64_t n_left,
+    int64_t n_frames,
+    const uint64_t* kept,                   // (frame, block), from the block
+    const scalar_t* next_rows,              // (frame, unit), from the block's first unit
+    const SumType<scalar_t>* grad_context,  // (unit), from the block's first unit
+    const SumType<scalar_t>* query,         // (unit), from the block's first unit
+    scalar_t* grad_hidden) {                // (frame, unit), from the block's first unit
+  using sum_t = SumType<scalar_t>;
+  constexpr int n_lanes = Pack<sum_t>::n_lanes;
+  constexpr int n_packs = N_SUMS<sum_t>;
+  Pack<sum_t> slope[n_packs];
+  Pack<sum_t> direction[n_packs];
+  for (int i = 0; i < n_packs; ++i) {
+    slope[i] = direction[i] = broadcast(sum_t(0));
+    if (whole || i * n_lanes < n_left) {
+      slope[i] = load_part<whole>(grad_context + i * n_lanes, n_left - i * n_lanes);
+      direction[i] = with_query ? load_part<whole>(query + i * n_lanes, n_left - i * n_lanes) : slope[i];
+    }
+  }
+  for (int64_t frame = 0; frame < n_frames; ++frame) {
+    prefetch<BLOCK_UNITS>(next_rows + frame * n_units);
+    const Pack<sum_t> weight = broadcast(slopes.weights[frame]);
+    const Pack<sum_t> grad_score = broadcast(with_query ? slopes.grad_scores[frame] : sum_t(0));
+    const uint64_t bits = dropout ? kept[frame * blocks_of(n_units)] : 0;
+    for (int i = 0; i < n_packs; ++i) {
+      if (whole || i * n_lanes < n_left) {
+        const Pack<sum_t> through_score = with_query ? direction[i] * grad_score : grad_score;
+        const Pack<sum_t> grad =
+            multiply_add_if<sum_t, dropout>(slope[i], weight, through_score, bits >> (i * n_lanes));
+        store_part<whole>(grad_hidden + frame * n_units + i * n_lanes, grad, n_left - i * n_lanes);
+      }
+    }
+  }
+}
+
+// dh_t of one tile. Meanwhile the rows of the next one come into the cache.
+template <typename scalar_t, bool dropout, bool with_query>
+SERFAST_INLINE void slope_rows(
+    const TileSlopes<SumType<scalar_t>>& slopes,
+    int64_t n_units,
+    int64_t n_frames,
+    const uint64_t* kept,                   // (frame, block), or null without dropout
+    const scalar_t* next_rows,              // (frame, unit), those of the next tile
+    const SumType<scalar_t>* grad_context,  // (unit)
+    const SumType<scalar_t>* query,         // (unit), or null
+    scalar_t* grad_hidden) {                // (frame, unit)
+  for (int64_t unit = 0; unit < n_units; unit += BLOCK_UNITS) {
+    const int64_t n_left = n_units - unit;
+    const uint64_t* bits = dropout ? kept + unit / BLOCK_UNITS : nullptr;
+    const SumType<scalar_t>* direction = with_query ? query + unit : nullptr;
+    if (n_left >= BLOCK_UNITS) {
+      slope_block<scalar_t, dropout, with_query, true>(
+          slopes, n_units, n_left, n_frames, bits, next_rows + unit, grad_context + unit, direction,
+          grad_hidden + unit);
+    } else {
+      slope_block<scalar_t, dropout, with_query, false>(
+          slopes, n_units, n_left, n_frames, bits, next_rows + unit, grad_context + unit, direction,
+          grad_hidden + unit);
+    }
+  }
 }

@@ -37,6 +37,14 @@ SERFAST_INLINE void store(scalar_t* lanes, const Pack<scalar_t>& pack) {
   }
 }
 
+// Asks for the lines that hold n numbers, which may lie outside of what is allocated.
+template <int n, typename scalar_t>
+SERFAST_INLINE void prefetch(const scalar_t* numbers) {
+  for (int i = 0; i < n; i += PACK_BYTES / static_cast<int>(sizeof(scalar_t))) {
+    __builtin_prefetch(numbers + i);
+  }
+}
+
 // The first n lanes from memory, the others zero.
 template <typename scalar_t>
 SERFAST_INLINE Pack<scalar_t> load_first(const scalar_t* lanes, int64_t n) {
@@ -57,6 +65,29 @@ SERFAST_INLINE void store_first(scalar_t* lanes, const Pack<scalar_t>& pack, int
     __builtin_memcpy(lanes, &pack, n * sizeof(scalar_t));
   }
 }
+
+#if defined(__x86_64__) && SERFAST_REGISTER_BYTES == 64
+
+// A bit for each of the first n lanes.
+SERFAST_INLINE uint32_t first_bits(int64_t n) { return n >= 32 ? ~0u : (1u << n) - 1u; }
+
+SERFAST_INLINE Pack<float> load_first(const float* lanes, int64_t n) {
+  return {{(Pack<float>::Register)_mm512_maskz_loadu_ps(static_cast<__mmask16>(first_bits(n)), lanes)}};
+}
+
+SERFAST_INLINE Pack<double> load_first(const double* lanes, int64_t n) {
+  return {{(Pack<double>::Register)_mm512_maskz_loadu_pd(static_cast<__mmask8>(first_bits(n)), lanes)}};
+}
+
+SERFAST_INLINE void store_first(float* lanes, const Pack<float>& pack, int64_t n) {
+  _mm512_mask_storeu_ps(lanes, static_cast<__mmask16>(first_bits(n)), (__m512)pack.part[0]);
+}
+
+SERFAST_INLINE void store_first(double* lanes, const Pack<double>& pack, int64_t n) {
+  _mm512_mask_storeu_pd(lanes, static_cast<__mmask8>(first_bits(n)), (__m512d)pack.part[0]);
+}
+
+#endif
 
 template <typename scalar_t>
 SERFAST_INLINE Pack<scalar_t> operator+(Pack<scalar_t> a, const Pack<scalar_t>& b) {
@@ -98,6 +129,45 @@ SERFAST_INLINE Pack<scalar_t> multiply_add(Pack<scalar_t> a, const Pack<scalar_t
   }
   return a;
 }
+
+#if defined(__x86_64__) && SERFAST_REGISTER_BYTES == 64
+
+// Lane by lane: a * b + c where the lane's bit is set, c elsewhere.
+SERFAST_INLINE Pack<float> multiply_add_kept(
+    const Pack<float>& a, const Pack<float>& b, const Pack<float>& c, uint64_t bits) {
+  const __mmask16 kept = static_cast<__mmask16>(bits);
+  return {
+      {(Pack<float>::Register)_mm512_mask3_fmadd_ps((__m512)a.part[0], (__m512)b.part[0], (__m512)c.part[0], kept)}};
+}
+
+SERFAST_INLINE Pack<double> multiply_add_kept(
+    const Pack<double>& a, const Pack<double>& b, const Pack<double>& c, uint64_t bits) {
+  const __mmask8 kept = static_cast<__mmask8>(bits);
+  return {{(Pack<double>::Register)_mm512_mask3_fmadd_pd(
+      (__m512d)a.part[0], (__m512d)b.part[0], (__m512d)c.part[0], kept)}};
+}
+
+#else
+
+// Lane by lane: a * b + c where the lane's bit is set, c elsewhere.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> multiply_add_kept(
+    const Pack<scalar_t>& a, const Pack<scalar_t>& b, const Pack<scalar_t>& c, uint64_t bits) {
+  using Bits = typename Pack<scalar_t>::BitsRegister;
+  constexpr int n_register_lanes = Pack<scalar_t>::n_register_lanes;
+  Bits lane;
+  for (int i = 0; i < n_register_lanes; ++i) {
+    lane[i] = typename Format<scalar_t>::Bits(1) << i;
+  }
+  Pack<scalar_t> sum;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    const Bits word = Bits{} + static_cast<typename Format<scalar_t>::Bits>(bits >> (i * n_register_lanes) & 0xFFu);
+    sum.part[i] = (word & lane) != 0 ? a.part[i] * b.part[i] + c.part[i] : c.part[i];
+  }
+  return sum;
+}
+
+#endif
 
 // Lane by lane: a < b ? yes : no. A lane that is not a number takes no.
 template <typename scalar_t>

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from serfast.ops._checks import DTYPES, check_type_and_device
 from serfast.ops._library import LIBRARY
 from serfast.ops.lengths import Lengths
+from serfast.ops.linear import linear
 
 __all__ = ["attention_pool"]
 
@@ -15,14 +17,14 @@ _DROPOUT_STEPS = 65536  # the mask compares 16 random bits per element
 
 LIBRARY.define(
     "attention_pool(Tensor hidden, Tensor first_rows, Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds,"
-    " int dropout_threshold, SymInt max_length) -> (Tensor context, Tensor attention_weights)",
+    " Tensor? groups, int dropout_threshold, SymInt max_length) -> (Tensor context, Tensor attention_weights)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 LIBRARY.define(
     "attention_pool_backward(Tensor grad_context, Tensor? grad_attention_weights, Tensor hidden, Tensor first_rows,"
-    " Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds, Tensor context, Tensor attention_weights,"
-    " int dropout_threshold, SymInt max_length, bool needs_hidden, bool needs_query, bool needs_projected)"
-    " -> (Tensor grad_hidden, Tensor grad_query, Tensor grad_projected)",
+    " Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds, Tensor? groups, Tensor context,"
+    " Tensor attention_weights, int dropout_threshold, SymInt max_length, bool needs_hidden, bool needs_query,"
+    " bool needs_projected) -> (Tensor grad_hidden, Tensor grad_query, Tensor grad_projected)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
@@ -36,6 +38,7 @@ def attention_pool(
     dropout: float = 0.0,
     training: bool = False,
     seed: int | Tensor | None = None,
+    group: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Pool the frames of each utterance into one context vector.
 
@@ -44,8 +47,10 @@ def attention_pool(
               s_t = w^\top h_t \text{ (eq. 9)} \text{ or } w^\top \tanh(W h_t) \text{ (eq. 8)}
 
     The hidden vectors are read once, and a padded frame never. An utterance gets the same bits alone and in any batch,
-    packed or padded, on any number of threads (eq. 8: as far as ``hidden @ projection.T`` does). Gradients flow through
-    both results, once: a second derivative raises.
+    packed or padded, on any number of threads; with a projection this holds in evaluation, where :func:`linear` forms
+    :math:`W h_t`, and not in training, where torch does. Gradients flow through both results, once: a second derivative
+    raises. Half-precision hidden vectors are summed in float32; autocast changes the type of none of them, and only
+    lowers that of the product :math:`W h_t` in training.
 
     Dropout keeps or drops each element of the scaled vectors: with :math:`\theta = \operatorname{round}(65536\,p)`,
     element (frame t, unit i) is kept if its 16 random bits reach :math:`\theta`, and then scaled by
@@ -53,42 +58,67 @@ def attention_pool(
     (low, high) and (t, i // 8, 0, 0) as counter: word (i % 8) // 2 of the result, its low half for even i.
 
     Args:
-        hidden: BLSTM outputs :math:`h`, shape (row, unit) packed, or (batch, time, unit) padded; float32 or float64.
+        hidden: BLSTM outputs :math:`h`, shape (row, unit) packed, or (batch, time, unit) padded; float32, float64,
+            bfloat16 or float16.
         lengths: valid frames per utterance, shape (batch,), int64, at least 1, on the CPU; or a ``Lengths``,
             which ``torch.compile`` needs, because checking values would break its graph.
         query: learned vector :math:`w`, shape (unit,), or (n_attention,) beside a projection; None pools uniformly.
-        projection: learned matrix :math:`W`, shape (n_attention, unit), for the scores of eq. 8.
+            Of the type of ``hidden``, or float32 beside half types.
+        projection: learned matrix :math:`W`, shape (n_attention, unit), for the scores of eq. 8; its type as ``query``.
         dropout: probability :math:`p` in [0, 1), rounded to a multiple of 1/65536.
-        training: whether to drop anything.
+        training: whether to drop anything, and whether torch may form :math:`W h_t`.
         seed: of the mask: an int, or an int64 tensor. Shape (batch,): one seed per utterance, used as it is. One number
             is mixed with the utterance's position (:func:`mixed_seeds`). None draws one from torch's default generator.
+        group: the query and projection of each utterance, shape (batch,), int64, on the CPU: both then have one more
+            dimension in front, (group, ...). With a projection, each change of group along the batch costs a product of
+            its own.
 
     Returns:
-        Context vectors (batch, unit) and attention weights, (row,) packed or (batch, time) padded and zero there.
+        Context vectors (batch, unit) in the type of ``hidden`` and attention weights, (row,) packed or (batch, time)
+        padded and zero there, in float32 (float64 for float64).
 
     Raises:
-        TypeError: if a dtype is not supported or differs from that of ``hidden``.
-        ValueError: if a shape does not fit ``hidden``, or dropout or seed is out of range.
+        TypeError: if a dtype is not supported or does not go with that of ``hidden``.
+        ValueError: if a shape does not fit ``hidden``, or dropout, seed or group is out of range.
 
     Source: Huang and Narayanan (2016), eqs. 8 and 9; Salmon et al. (2011) for Philox. Reference: ``serfast.reference``.
     """
-    _check_tensors(hidden, query, projection)
+    _check_tensors(hidden, query, projection, is_grouped=group is not None)
     utterances = Lengths.of(lengths, hidden)
+    if group is not None and query is not None:
+        _check_group(group, query, len(utterances.lengths))
     threshold = _dropout_threshold(dropout)
     drops = training and threshold > 0
-    seeds = _seeds(seed, len(utterances.lengths), hidden.device) if drops else None
-    projected = None if projection is None else (hidden @ projection.T).to(hidden.dtype)
+    projected = None if projection is None else _projected(hidden, projection, utterances, group, training=training)
     context, attention_weights = torch.ops.serfast.attention_pool(
         hidden.reshape(-1, hidden.shape[-1]),
         utterances.first_rows,
         utterances.on_device,
-        query,
+        None if query is None else query.to(_sum_type(hidden)),
         None if projected is None else projected.reshape(-1, projected.shape[-1]),
-        seeds,
+        _seeds(seed, len(utterances.lengths), hidden.device) if drops else None,
+        None if group is None else group.to(hidden.device, non_blocking=True),
         threshold if drops else 0,
         utterances.max_length,
     )
-    return context, attention_weights.reshape(hidden.shape[:-1])
+    return context.to(hidden.dtype), attention_weights.reshape(hidden.shape[:-1])
+
+
+def _projected(
+    hidden: Tensor, projection: Tensor, utterances: Lengths, group: Tensor | None, *, training: bool
+) -> Tensor:
+    """W h_t, (..., n_attention), in the type of ``hidden``: by torch in training, else with the same bits anywhere."""
+
+    def product(rows: Tensor, matrix: Tensor) -> Tensor:
+        return (rows @ matrix.to(rows.dtype).T).to(rows.dtype) if training else linear(rows, matrix)
+
+    if group is None:
+        return product(hidden, projection)
+    groups, counts = group.unique_consecutive(return_counts=True)
+    if utterances.n_frames is None:  # utterances to rows
+        counts = torch.stack([part.sum() for part in utterances.lengths.split(counts.tolist())])
+    parts = hidden.split(counts.tolist())
+    return torch.cat([product(part, projection[index]) for part, index in zip(parts, groups.tolist(), strict=True)])
 
 
 def mixed_seeds(seed: Tensor, n_utterances: int) -> Tensor:
@@ -148,32 +178,48 @@ def _seeds(seed: int | Tensor | None, n_utterances: int, device: torch.device) -
     return seed
 
 
-def _check_tensors(hidden: Tensor, query: Tensor | None, projection: Tensor | None) -> None:
-    if hidden.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"hidden must be float32 or float64, got {hidden.dtype}")
+def _sum_type(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+def _check_tensors(hidden: Tensor, query: Tensor | None, projection: Tensor | None, *, is_grouped: bool) -> None:
+    if hidden.dtype not in DTYPES:
+        raise TypeError(f"hidden must be float32, float64, bfloat16 or float16, got {hidden.dtype}")
     if hidden.dim() not in (2, 3) or hidden.shape[-1] == 0:
         raise ValueError(f"hidden must have shape (row, unit) or (batch, time, unit), got {tuple(hidden.shape)}")
-    n_units = hidden.shape[-1]
-    if projection is not None:
-        if query is None:
+    if query is None:
+        if projection is not None:
             raise ValueError("projection must be None when query is None, got a projection without a query")
-        if projection.dim() != 2 or projection.shape[0] == 0 or projection.shape[1] != n_units:
-            raise ValueError(
-                f"projection must have shape (n_attention, {n_units}) to match hidden, got {tuple(projection.shape)}"
-            )
-        _check_like("projection", projection, hidden)
-    if query is not None:
-        partner, n_query = ("hidden", n_units) if projection is None else ("projection", projection.shape[0])
-        if tuple(query.shape) != (n_query,):
-            raise ValueError(f"query must have shape ({n_query},) to match {partner}, got {tuple(query.shape)}")
-        _check_like("query", query, hidden)
+        if is_grouped:
+            raise ValueError("group must be None when query is None, got a group without a query")
+        return
+    n_units, lead = hidden.shape[-1], query.shape[:1] if is_grouped else ()
+    partner, n_query = "hidden", n_units
+    if projection is not None:
+        n_query = projection.shape[-2] if projection.dim() == 2 + is_grouped else 0
+        if n_query == 0 or tuple(projection.shape) != (*lead, n_query, n_units):
+            wanted = f"({', '.join([*map(str, lead), 'n_attention', str(n_units)])})"
+            raise ValueError(f"projection must have shape {wanted} to match hidden, got {tuple(projection.shape)}")
+        check_type_and_device("projection", projection, "hidden", hidden)
+        partner = "projection"
+    if tuple(query.shape) != (*lead, n_query) or 0 in lead:
+        wanted = f"(group, {n_query})" if is_grouped else f"({n_query},)"
+        raise ValueError(f"query must have shape {wanted} to match {partner}, got {tuple(query.shape)}")
+    check_type_and_device("query", query, "hidden", hidden)
 
 
-def _check_like(name: str, tensor: Tensor, hidden: Tensor) -> None:
-    if tensor.dtype != hidden.dtype:
-        raise TypeError(f"{name} must be {hidden.dtype} like hidden, got {tensor.dtype}")
-    if tensor.device != hidden.device:
-        raise ValueError(f"{name} must be on {hidden.device} like hidden, got {tensor.device}")
+def _check_group(group: Tensor, query: Tensor, n_utterances: int) -> None:
+    if group.dtype != torch.int64:
+        raise TypeError(f"group must be an int64 tensor, got {group.dtype}")
+    if tuple(group.shape) != (n_utterances,):
+        raise ValueError(f"group must have shape ({n_utterances},) to match lengths, got {tuple(group.shape)}")
+    if group.device.type != "cpu":
+        raise ValueError(f"group must be on the CPU, got {group.device}")
+    if torch.compiler.is_compiling():
+        return  # looking at values would break the graph; the kernels stay within the groups there are
+    if int(group.min()) < 0 or int(group.max()) >= len(query):
+        worst = int(group.min()) if int(group.min()) < 0 else int(group.max())
+        raise ValueError(f"group must be at least 0 and below {len(query)}, the groups of query, got {worst}")
 
 
 def _shapes(
@@ -183,10 +229,15 @@ def _shapes(
     query: Tensor | None,
     projected: Tensor | None,
     seeds: Tensor | None,
+    groups: Tensor | None,
     dropout_threshold: int,
     max_length: int,
 ) -> tuple[Tensor, Tensor]:
-    return hidden.new_empty(lengths.shape[0], hidden.shape[1]), hidden.new_empty(hidden.shape[0])
+    sum_type = _sum_type(hidden)
+    return (
+        hidden.new_empty(lengths.shape[0], hidden.shape[1], dtype=sum_type),
+        hidden.new_empty(hidden.shape[0], dtype=sum_type),
+    )
 
 
 def _backward_shapes(
@@ -198,6 +249,7 @@ def _backward_shapes(
     query: Tensor | None,
     projected: Tensor | None,
     seeds: Tensor | None,
+    groups: Tensor | None,
     context: Tensor,
     attention_weights: Tensor,
     dropout_threshold: int,
@@ -206,10 +258,14 @@ def _backward_shapes(
     needs_query: bool,
     needs_projected: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    def gradient_of(tensor: Tensor | None, is_needed: bool) -> Tensor:
-        return hidden.new_empty(tensor.shape if tensor is not None and is_needed else (0,))
+    def gradient_of(tensor: Tensor, is_needed: bool) -> Tensor:
+        return tensor.new_empty(tensor.shape if is_needed else (0,))
 
-    return gradient_of(hidden, needs_hidden), gradient_of(query, needs_query), gradient_of(projected, needs_projected)
+    return (
+        gradient_of(hidden, needs_hidden),
+        gradient_of(context if query is None else query, needs_query),
+        gradient_of(hidden if projected is None else projected, needs_projected),
+    )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -219,7 +275,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 
 def _backward(ctx: Any, grad_context: Tensor | None, grad_attention_weights: Tensor | None) -> tuple[Any, ...]:
-    hidden, first_rows, lengths, query, projected, seeds, context, attention_weights = ctx.saved_tensors
+    hidden, first_rows, lengths, query, projected, seeds, groups, context, attention_weights = ctx.saved_tensors
     needs_hidden, _, _, needs_query, needs_projected, *_ = ctx.needs_input_grad
     grad_hidden, grad_query, grad_projected = torch.ops.serfast.attention_pool_backward(
         torch.zeros_like(context) if grad_context is None else grad_context,
@@ -230,6 +286,7 @@ def _backward(ctx: Any, grad_context: Tensor | None, grad_attention_weights: Ten
         query,
         projected,
         seeds,
+        groups,
         context,
         attention_weights,
         ctx.dropout_threshold,
@@ -244,6 +301,7 @@ def _backward(ctx: Any, grad_context: Tensor | None, grad_attention_weights: Ten
         None,
         grad_query if needs_query else None,
         grad_projected if needs_projected else None,
+        None,
         None,
         None,
         None,

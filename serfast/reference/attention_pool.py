@@ -23,6 +23,7 @@ def attention_pool(
     dropout: float = 0.0,
     training: bool = False,
     seed: int | Tensor | None = None,
+    group: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Pool the frames of each utterance into one context vector.
 
@@ -38,6 +39,7 @@ def attention_pool(
         dropout: probability :math:`p` in [0, 1), rounded to a multiple of 1/65536.
         training: whether to drop anything.
         seed: of the mask, see :func:`utterance_seeds`; None draws one from torch's default generator.
+        group: the query and projection of each utterance, shape (batch,): both then have a dimension for it in front.
 
     Returns:
         Context vectors (batch, unit) and attention weights, (row,) packed or (batch, time) padded and zero there.
@@ -49,9 +51,11 @@ def attention_pool(
     utterances = [hidden[b, :n] for b, n in enumerate(n_frames)] if is_padded else list(hidden.split(n_frames))
     drops = training and _threshold(dropout) > 0
     seeds = utterance_seeds(seed, len(n_frames)) if drops else [0] * len(n_frames)
+    groups = [None] * len(n_frames) if group is None else group.tolist()
     contexts, weights = [], []
-    for frames, utterance_seed in zip(utterances, seeds, strict=True):
-        alpha = torch.softmax(_scores(frames, query, projection), dim=0)
+    for frames, utterance_seed, index in zip(utterances, seeds, groups, strict=True):
+        own_query, own_projection = (x if x is None or index is None else x[index] for x in (query, projection))
+        alpha = torch.softmax(_scores(frames, own_query, own_projection), dim=0)
         scaled = torch.einsum("t,tu->tu", alpha, frames)
         if drops:
             mask = dropout_mask(utterance_seed, frames.shape[0], frames.shape[1], dropout)

@@ -21,7 +21,7 @@ def refused(error, message, *arguments, **options):
 @pytest.mark.parametrize(
     ("error", "message", "hidden"),
     [
-        (TypeError, "hidden must be float32 or float64, got torch.float16", HIDDEN.half()),
+        (TypeError, "hidden must be float32, float64, bfloat16 or float16, got torch.int64", HIDDEN.long()),
         (ValueError, "hidden must have shape (row, unit) or (batch, time, unit), got (5,)", HIDDEN[:, 0]),
         (ValueError, "hidden must have shape (row, unit) or (batch, time, unit), got (5, 0)", HIDDEN[:, :0]),
     ],
@@ -63,11 +63,11 @@ def test_padded_lengths(message, lengths):
     [
         (ValueError, "query must have shape (4,) to match hidden, got (3,)", torch.zeros(3), None),
         (ValueError, "query must have shape (7,) to match projection, got (4,)", QUERY, OTHER),
-        (TypeError, "query must be torch.float32 like hidden, got torch.float64", QUERY.double(), None),
+        (TypeError, "query must be torch.float32 to go with hidden, got torch.float64", QUERY.double(), None),
         (ValueError, "projection must have shape (n_attention, 4) to match hidden, got (7,)", QUERY, torch.zeros(7)),
         (ValueError, "projection must have shape (n_attention, 4) to match hidden, got (7, 3)", QUERY, OTHER[:, :3]),
         (ValueError, "projection must have shape (n_attention, 4) to match hidden, got (0, 4)", QUERY, OTHER[:0]),
-        (TypeError, "projection must be torch.float32 like hidden, got", QUERY, torch.zeros(4, 4).double()),
+        (TypeError, "projection must be torch.float32 to go with hidden, got", QUERY, torch.zeros(4, 4).double()),
         (ValueError, "projection must be None when query is None", None, OTHER),
         (ValueError, "query must be on cpu like hidden, got meta", QUERY.to("meta"), None),
     ],

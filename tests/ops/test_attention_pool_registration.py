@@ -28,6 +28,7 @@ def test_opcheck(score, threshold):
         None if score == "uniform" else query,
         projected if score == "projected" else None,
         torch.tensor([1, 2, 3]) if threshold else None,
+        None,
         threshold,
         utterances.max_length,
     )
@@ -36,9 +37,9 @@ def test_opcheck(score, threshold):
         context, weights = torch.ops.serfast.attention_pool(*arguments)
         needs = (True, score != "uniform", score == "projected")
         slopes = (torch.ones_like(context), torch.ones_like(weights))
-        backward = (*slopes, *(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments[:6]))
+        backward = (*slopes, *(x.detach() if isinstance(x, torch.Tensor) else x for x in arguments[:7]))
         torch.library.opcheck(
-            torch.ops.serfast.attention_pool_backward.default, (*backward, context, weights, *arguments[6:], *needs)
+            torch.ops.serfast.attention_pool_backward.default, (*backward, context, weights, *arguments[7:], *needs)
         )
 
 
