@@ -4,6 +4,9 @@
 //
 // Each sum is one chain over i in ascending order that starts at b_o, contracted into fused multiply-adds where the
 // processor has them. A row therefore has the same bits alone and among any others, on any number of threads.
+//
+// Backward:  dx_ri = sum_o dy_ro w_oi, the same product with the weight transposed
+//            dw_oi = sum_r dy_ro x_ri, over chunks of CHUNK_ROWS rows in order, each in one chain
 
 #pragma once
 
@@ -12,6 +15,9 @@
 #include "vector.h"
 
 namespace serfast {
+
+// Rows whose outer products are summed in registers before they are added to the sum: short chains err less.
+constexpr int64_t CHUNK_ROWS = 128;
 
 // Outputs of a panel: a slice of the weight, transposed so that its outputs lie side by side.
 template <typename scalar_t>
@@ -24,6 +30,16 @@ struct LinearInputs {
   const scalar_t* bias;    // (n_out), or null for zero
   int64_t n_in;
   int64_t n_out;
+};
+
+// What the gradient of the weight sums over the rows.
+template <typename scalar_t>
+struct OuterProducts {
+  const scalar_t* left;   // (row, n_left), rows left_stride apart
+  const scalar_t* right;  // (row, n_right)
+  int64_t n_left;
+  int64_t n_right;
+  int64_t left_stride;
 };
 
 template <typename scalar_t>
@@ -41,6 +57,23 @@ struct LinearKernels {
       int64_t begin,
       int64_t end,
       scalar_t* outputs);  // (row, n_out)
+
+  // sums[i] += sum_r left_ri right_r for the outputs i in [begin, end) of one chunk of rows.
+  void (*add_outer_products)(
+      const OuterProducts<scalar_t>& factors,
+      const scalar_t* panels,  // (panel, row of the chunk, PANEL_OUTPUTS), the chunk's rows of `right`
+      int64_t first_row,
+      int64_t n_rows,
+      int64_t begin,
+      int64_t end,
+      scalar_t* sums);  // (n_left, n_right)
+
+  // The rows [first_row, first_row + n_rows) of `right` in panels, zero beyond the last column.
+  void (*pack_rows)(
+      const OuterProducts<scalar_t>& factors,
+      int64_t first_row,
+      int64_t n_rows,
+      scalar_t* panels);  // (panel, n_rows, PANEL_OUTPUTS)
 };
 
 }  // namespace serfast

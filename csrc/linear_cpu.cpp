@@ -74,7 +74,39 @@ Tensor linear(
                                                   : multiply<float>(dense(rows), dense(weight), start);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(serfast, CPU, library) { library.impl("linear", TORCH_BOX(&linear)); }
+template <typename scalar_t>
+Tensor sum_outer_products(const Tensor& left, const Tensor& right) {
+  const OuterProducts<scalar_t> factors = {
+      left.const_data_ptr<scalar_t>(), right.const_data_ptr<scalar_t>(), left.size(1), right.size(1), left.stride(0)};
+  constexpr int64_t n_outputs = PANEL_OUTPUTS<scalar_t>;
+  const int64_t n_panels = (factors.n_right + n_outputs - 1) / n_outputs;
+  const Tensor panels = torch::stable::new_empty(left, {n_panels, CHUNK_ROWS, n_outputs});
+  const Tensor sums = torch::stable::new_zeros(left, {factors.n_left, factors.n_right});
+  scalar_t* panel = panels.mutable_data_ptr<scalar_t>();
+  const int64_t share = std::max<int64_t>(1, PRODUCTS_PER_THREAD / (CHUNK_ROWS * n_panels * n_outputs));
+  for (int64_t first = 0; first < left.size(0); first += CHUNK_ROWS) {
+    const int64_t n_rows = std::min(CHUNK_ROWS, left.size(0) - first);
+    kernels<scalar_t>().pack_rows(factors, first, n_rows, panel);
+    torch::stable::parallel_for(0, factors.n_left, share, [&](int64_t begin, int64_t end) {
+      kernels<scalar_t>().add_outer_products(
+          factors, panel, first, n_rows, begin, end, sums.mutable_data_ptr<scalar_t>());
+    });
+  }
+  return sums;
+}
+
+Tensor linear_grad_weight(
+    const Tensor& grad_outputs,  // (row, n_out)
+    const Tensor& rows) {        // (row, n_in)
+  const Tensor slopes = grad_outputs.stride(1) == 1 ? grad_outputs : dense(grad_outputs);
+  return rows.scalar_type() == ScalarType::Double ? sum_outer_products<double>(slopes, dense(rows))
+                                                  : sum_outer_products<float>(slopes, dense(rows));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(serfast, CPU, library) {
+  library.impl("linear", TORCH_BOX(&linear));
+  library.impl("linear_grad_weight", TORCH_BOX(&linear_grad_weight));
+}
 
 }  // namespace
 }  // namespace serfast

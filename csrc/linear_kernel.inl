@@ -90,8 +90,91 @@ void multiply_rows(
 }
 
 template <typename scalar_t>
+void pack_rows(
+    const OuterProducts<scalar_t>& factors,
+    int64_t first_row,
+    int64_t n_rows,
+    scalar_t* panels) {  // (panel, n_rows, PANEL_OUTPUTS)
+  constexpr int n_outputs = PANEL_OUTPUTS<scalar_t>;
+  for (int64_t first = 0; first < factors.n_right; first += n_outputs) {
+    const int64_t n_left = factors.n_right - first;
+    for (int64_t row = first_row; row < first_row + n_rows; ++row, panels += n_outputs) {
+      const scalar_t* line = factors.right + row * factors.n_right + first;
+      for (int place = 0; place < n_outputs; place += Pack<scalar_t>::n_lanes) {
+        store(panels + place, place < n_left ? load_first(line + place, n_left - place) : broadcast(scalar_t(0)));
+      }
+    }
+  }
+}
+
+// Outer products of one panel and `n_lines` neighbouring numbers of the left rows, from `line`.
+template <typename scalar_t, int n_lines>
+SERFAST_INLINE void add_outer_tile(
+    const OuterProducts<scalar_t>& factors,
+    const scalar_t* panel,  // (row of the chunk, PANEL_OUTPUTS)
+    int64_t first_row,
+    int64_t n_rows,
+    int64_t line,
+    int64_t first_right,
+    scalar_t* sums) {  // (n_left, n_right)
+  constexpr int n_lanes = Pack<scalar_t>::n_lanes;
+  const scalar_t* lines[n_lines];
+  Pack<scalar_t> products[n_lines][PANEL_PACKS];
+  for (int i = 0; i < n_lines; ++i) {
+    lines[i] = factors.left + first_row * factors.left_stride + line + i;
+    for (int pack = 0; pack < PANEL_PACKS; ++pack) {
+      products[i][pack] = broadcast(scalar_t(0));
+    }
+  }
+  multiply_panel<scalar_t, n_lines>(lines, n_rows, panel, products, factors.left_stride);
+  const int64_t n_left = factors.n_right - first_right;
+  for (int i = 0; i < n_lines; ++i) {
+    scalar_t* sum = sums + (line + i) * factors.n_right + first_right;
+    for (int pack = 0; pack < PANEL_PACKS && pack * n_lanes < n_left; ++pack) {
+      const int64_t n = n_left - pack * n_lanes;
+      store_first(sum + pack * n_lanes, load_first(sum + pack * n_lanes, n) + products[i][pack], n);
+    }
+  }
+}
+
+// The lines [begin, end) of one panel: whole tiles, then tiles of half the size.
+template <typename scalar_t, int n_lines>
+SERFAST_INLINE void add_outer_tiles(
+    const OuterProducts<scalar_t>& factors,
+    const scalar_t* panel,  // (row of the chunk, PANEL_OUTPUTS)
+    int64_t first_row,
+    int64_t n_rows,
+    int64_t begin,
+    int64_t end,
+    int64_t first_right,
+    scalar_t* sums) {  // (n_left, n_right)
+  for (; begin + n_lines <= end; begin += n_lines) {
+    add_outer_tile<scalar_t, n_lines>(factors, panel, first_row, n_rows, begin, first_right, sums);
+  }
+  if constexpr (n_lines > 1) {
+    add_outer_tiles<scalar_t, n_lines / 2>(factors, panel, first_row, n_rows, begin, end, first_right, sums);
+  }
+}
+
+template <typename scalar_t>
+void add_outer_products(
+    const OuterProducts<scalar_t>& factors,
+    const scalar_t* panels,  // (panel, row of the chunk, PANEL_OUTPUTS)
+    int64_t first_row,
+    int64_t n_rows,
+    int64_t begin,
+    int64_t end,
+    scalar_t* sums) {  // (n_left, n_right)
+  constexpr int n_outputs = PANEL_OUTPUTS<scalar_t>;
+  for (int64_t first = 0; first < factors.n_right; first += n_outputs) {
+    add_outer_tiles<scalar_t, PANEL_ROWS>(factors, panels + first * n_rows, first_row, n_rows, begin, end, first, sums);
+  }
+}
+
+template <typename scalar_t>
 struct LinearTable {
-  static constexpr LinearKernels<scalar_t> table = {pack_panel<scalar_t>, multiply_rows<scalar_t>};
+  static constexpr LinearKernels<scalar_t> table = {
+      pack_panel<scalar_t>, multiply_rows<scalar_t>, add_outer_products<scalar_t>, pack_rows<scalar_t>};
 };
 
 template struct LinearTable<float>;

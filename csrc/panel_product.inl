@@ -1,19 +1,20 @@
-// The product of a few rows with one panel of a matrix: the inner loop of the recurrence and of its backward pass.
+// The product of a few rows with one panel of a matrix: the inner loop of every product on the CPU.
 //
-// A panel is N_GATES packs wide and stored row by row, (inner, N_GATES packs). Every sum runs over the inner dimension in
+// A panel is PANEL_PACKS packs wide and stored row by row, (inner, PANEL_PACKS packs). Every sum runs over the inner dimension in
 // order, in one chain of its own: neither the number of rows nor the instruction set's width changes it.
 
 constexpr int PANEL_PACKS = 4;
 // Rows whose sums fit into the registers beside one row of the panel.
 constexpr int PANEL_ROWS = SERFAST_REGISTER_BYTES == 64 ? 6 : 3;
 
-// sums[row][pack] += sum_k rows[row][k] panel[k][pack].
+// sums[row][pack] += sum_k rows[row][k * stride] panel[k][pack].
 template <typename scalar_t, int n_rows>
 SERFAST_INLINE void multiply_panel(
     const scalar_t* const* rows,  // (n_rows) pointers to (inner)
     int64_t n_inner,
     const scalar_t* panel,  // (inner, PANEL_PACKS, lane)
-    Pack<scalar_t> (*sums)[PANEL_PACKS]) {
+    Pack<scalar_t> (*sums)[PANEL_PACKS],
+    int64_t stride = 1) {
   using Register = typename Pack<scalar_t>::Register;
   constexpr int n_lanes = Pack<scalar_t>::n_lanes;
   for (int part = 0; part < Pack<scalar_t>::n_registers; ++part) {
@@ -30,7 +31,7 @@ SERFAST_INLINE void multiply_panel(
         __builtin_memcpy(&factor[pack], line + pack * n_lanes, SERFAST_REGISTER_BYTES);
       }
       for (int row = 0; row < n_rows; ++row) {
-        const scalar_t value = rows[row][k];
+        const scalar_t value = rows[row][k * stride];
         for (int pack = 0; pack < PANEL_PACKS; ++pack) {
           sum[row][pack] += value * factor[pack];
         }

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from serfast.ops._library import LIBRARY
 from serfast.ops.lengths import Lengths
-from serfast.ops.linear import linear
+from serfast.ops.linear import linear, weight_gradient
 
 __all__ = ["BLSTM_WEIGHTS", "blstm"]
 
@@ -231,7 +231,7 @@ def _grad_recurrent(grad_projected: Tensor, hidden: Tensor, first_rows: Tensor, 
     reverse[:-1] = hidden[1:, n_units:]
     reverse[first_rows + lengths - 1] = 0
     slopes = grad_projected.unflatten(1, (2, -1)).unbind(1)
-    products = [slope.T @ state for slope, state in zip(slopes, (onward, reverse), strict=True)]
+    products = [weight_gradient(slope, state) for slope, state in zip(slopes, (onward, reverse), strict=True)]
     return torch.stack([_gate_order(product, n_units, n_lanes) for product in products])
 
 

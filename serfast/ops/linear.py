@@ -1,16 +1,16 @@
-"""A matrix product whose bits do not depend on how many rows there are: for evaluation."""
+"""A matrix product whose bits do not depend on how many rows there are, and its gradients."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from serfast.ops._checks import DTYPES, check_type_and_device
 from serfast.ops._library import LIBRARY
 
-__all__ = ["linear"]
+__all__ = ["linear", "weight_gradient"]
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
+LIBRARY.define("linear_grad_weight(Tensor grad_outputs, Tensor rows) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 LIBRARY.define(
     "linear(Tensor rows, Tensor weight, Tensor? bias) -> Tensor",
     tags=(torch.Tag.pt2_compliant_tag,),
@@ -24,7 +24,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Each sum is one chain over i, ascending from :math:`b_o`. A row gets the same bits alone, at any place of any batch
     and on any number of threads, which ``torch.nn.functional.linear`` does not promise. The product of half types is
-    summed in float32. Gradients flow to all three by torch's own products; so does a second derivative.
+    summed in float32. Gradients flow to all three, and through them again.
 
     Args:
         rows: :math:`x`, shape (..., n_in); float32, float64, bfloat16 or float16.
@@ -52,30 +52,36 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _check(rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    if rows.dtype not in _DTYPES:
+    if rows.dtype not in DTYPES:
         raise TypeError(f"rows must be float32, float64, bfloat16 or float16, got {rows.dtype}")
     if rows.dim() == 0 or rows.shape[-1] == 0:
         raise ValueError(f"rows must have shape (..., n_in), got {tuple(rows.shape)}")
     if weight.dim() != 2 or weight.shape[0] == 0 or weight.shape[1] != rows.shape[-1]:
         raise ValueError(f"weight must have shape (n_out, {rows.shape[-1]}) to match rows, got {tuple(weight.shape)}")
-    _check_like("weight", weight, rows)
+    check_type_and_device("weight", weight, "rows", rows)
     if bias is not None:
         if tuple(bias.shape) != (weight.shape[0],):
             raise ValueError(f"bias must have shape ({weight.shape[0]},) to match weight, got {tuple(bias.shape)}")
-        _check_like("bias", bias, rows)
+        check_type_and_device("bias", bias, "rows", rows)
 
 
-def _check_like(name: str, tensor: Tensor, rows: Tensor) -> None:
-    allowed = {rows.dtype, torch.float32} if rows.dtype in (torch.bfloat16, torch.float16) else {rows.dtype}
-    if tensor.dtype not in allowed:
-        wanted = " or ".join(sorted(str(dtype) for dtype in allowed))
-        raise TypeError(f"{name} must be {wanted} to go with rows of {rows.dtype}, got {tensor.dtype}")
-    if tensor.device != rows.device:
-        raise ValueError(f"{name} must be on {rows.device} like rows, got {tensor.device}")
+def weight_gradient(grad_outputs: Tensor, rows: Tensor) -> Tensor:
+    """Sum over all rows of the outer products of ``grad_outputs`` (row, n_out) and ``rows`` (row, n_in): (n_out, n_in).
+
+    Equal batches give equal bits. On CUDA the product is torch's.
+    """
+    if rows.device.type == "cuda":
+        return grad_outputs.T @ rows
+    product: Tensor = torch.ops.serfast.linear_grad_weight(grad_outputs, rows)
+    return product
 
 
 def _shape(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return rows.new_empty(rows.shape[0], weight.shape[0])
+
+
+def _weight_shape(grad_outputs: Tensor, rows: Tensor) -> Tensor:
+    return rows.new_empty(grad_outputs.shape[1], rows.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -87,11 +93,32 @@ def _backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | N
     rows, weight = ctx.saved_tensors
     needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
     return (
-        grad_outputs @ weight if needs_rows else None,
-        grad_outputs.T @ rows if needs_weight else None,
+        _times_matrix(grad_outputs, weight) if needs_rows else None,
+        weight_gradient(grad_outputs, rows) if needs_weight else None,
         grad_outputs.sum(0) if needs_bias else None,
     )
 
 
+def _save_factors(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _factors_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    grad_outputs, rows = ctx.saved_tensors
+    return _times_matrix(rows, grad.T), _times_matrix(grad_outputs, grad)
+
+
+def _times_matrix(rows: Tensor, matrix: Tensor) -> Tensor:
+    """``rows @ matrix``, by our product on the CPU, where it is the faster one."""
+    if rows.device.type == "cuda":
+        return rows @ matrix
+    product: Tensor = torch.ops.serfast.linear(rows, matrix.T, None)
+    return product
+
+
 torch.library.register_fake("serfast::linear", _shape, lib=LIBRARY)
+torch.library.register_fake("serfast::linear_grad_weight", _weight_shape, lib=LIBRARY)
 torch.library.register_autograd("serfast::linear", _backward, setup_context=_save, lib=LIBRARY)
+torch.library.register_autograd(
+    "serfast::linear_grad_weight", _factors_backward, setup_context=_save_factors, lib=LIBRARY
+)

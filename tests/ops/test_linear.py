@@ -10,6 +10,7 @@ import torch
 
 from serfast import reference
 from serfast.ops import cpu_capability, linear
+from serfast.ops.linear import weight_gradient
 
 SHAPES = [(1, 1, 1), (7, 5, 3), (31, 28, 64), (13, 256, 65), (100, 300, 200)]
 
@@ -100,8 +101,12 @@ def test_compiles_into_one_graph():
         (ValueError, "weight must have shape (n_out, 3) to match rows, got (5, 4)", (None, (5, 4), None)),
         (ValueError, "weight must have shape (n_out, 3) to match rows, got (3,)", (None, (3,), None)),
         (ValueError, "bias must have shape (5,) to match weight, got (4,)", (None, (5, 3), (4,))),
-        (TypeError, "weight must be torch.float64 to go with rows of torch.float64, got", ("double", (5, 3), None)),
-        (TypeError, "weight must be torch.bfloat16 or torch.float32 to go with", ("bfloat16", (5, 3), "double")),
+        (TypeError, "weight must be torch.float64 to go with rows, got torch.float32", ("double", (5, 3), None)),
+        (
+            TypeError,
+            "weight must be torch.bfloat16 or torch.float32 to go with rows, got torch.float64",
+            ("bfloat16", (5, 3), "double"),
+        ),
     ],
 )
 def test_misuse_is_named(error, message, arguments):
@@ -124,3 +129,25 @@ def test_each_instruction_set_matches_the_reference(level):
     command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "budget or bits"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout[-2000:]
+
+
+@pytest.mark.parametrize(("n_rows", "n_out", "n_in"), [(1, 1, 1), (300, 7, 70), (1000, 65, 28), (129, 256, 130)])
+def test_weight_gradient_errs_less_than_torch_allows(n_rows: int, n_out: int, n_in: int):
+    generator = torch.Generator().manual_seed(0)
+    slopes, rows = torch.randn(n_rows, n_out, generator=generator), torch.randn(n_rows, n_in, generator=generator)
+    exact = slopes.double().T @ rows.double()
+    budget = 2 * (slopes.T @ rows - exact).abs().max() + 4 * torch.finfo(torch.float32).eps * exact.abs().max()
+    assert (weight_gradient(slopes, rows) - exact).abs().max() <= budget
+    torch.testing.assert_close(weight_gradient(slopes.double(), rows.double()), exact)
+
+
+def test_weight_gradient_takes_a_slice_of_columns():
+    slopes, rows = torch.randn(200, 24), torch.randn(200, 9)
+    torch.testing.assert_close(weight_gradient(slopes[:, 8:17], rows), slopes[:, 8:17].T @ rows, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(weight_gradient(slopes.T.contiguous().T, rows), slopes.T @ rows, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_gradients_are_right():
+    rows, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    assert torch.autograd.gradgradcheck(linear, (rows.requires_grad_(), weight.requires_grad_()))
+    torch.library.opcheck(torch.ops.serfast.linear_grad_weight.default, (torch.randn(6, 4), torch.randn(6, 3)))
