@@ -15,7 +15,7 @@ from benchmarks.pitch_accuracy import FIRST_SEED, conditions
 from benchmarks.pitch_signals import RATE, Signal, add_white
 from serfast.features import FeatureOptions
 from serfast.features.frames import n_frames
-from serfast.features.pitch import observe, standardised
+from serfast.features.pitch import make_pitch_plan, observe, standardised
 from serfast.features.spectrum import by_frame
 from serfast.features.voicing import MEASURES
 
@@ -36,7 +36,7 @@ def examples(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Measures (frame, measure) and truth (frame,) of a signal."""
     count = n_frames(len(signal.waveform), OPTIONS)
     scaled = standardised(signal.waveform)
-    _, observed = observe(scaled, count, OPTIONS)
+    _, observed = observe(scaled, count, make_pitch_plan(OPTIONS))
     place = np.minimum(np.arange(count) * OPTIONS.hop, len(signal.f0_hz) - 1)
     return by_frame(observed, count).astype(np.float64), signal.f0_hz[place] > 0
 

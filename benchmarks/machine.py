@@ -43,5 +43,5 @@ def machine() -> dict[str, object]:
         "load": [round(value, 2) for value in os.getloadavg()],
         "python": platform.python_version(),
         "versions": versions,
-        "command": " ".join(sys.orig_argv),
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
     }

@@ -1,5 +1,9 @@
 """Pitch trackers to compare with: each takes a waveform at 16 kHz and gives its frames' times and F0, 0 if unvoiced."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import librosa
 import numpy as np
 import parselmouth
@@ -8,6 +12,7 @@ import pysptk
 from kaldi_native_fbank import PitchExtractionOptions, ProcessPitchOptions, compute_and_process_kaldi_pitch
 from numpy.typing import NDArray
 
+from benchmarks.pitch_errors import Track
 from serfast.features import track_pitch
 
 __all__ = ["TRACKERS"]
@@ -16,7 +21,6 @@ RATE, HOP = 16000, 160
 LOW_HZ, HIGH_HZ = 60.0, 500.0
 KALDI_VOICED_NCCF = 0.5  # Kaldi gives no decision; this threshold served it best on the development set
 
-Track = tuple[NDArray[np.float64], NDArray[np.float64]]
 Waveform = NDArray[np.float32]
 
 
@@ -37,9 +41,23 @@ def _rapt(waveform: Waveform) -> Track:
     return np.arange(len(f0_hz)) * HOP / RATE, f0_hz
 
 
+@contextmanager
+def _output_dropped() -> Iterator[None]:
+    """REAPER's library writes to the process's standard output."""
+    kept = os.dup(1)
+    with open(os.devnull, "wb") as sink:  # noqa: PTH123
+        os.dup2(sink.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def _reaper(waveform: Waveform) -> Track:
     pcm = np.clip(waveform * 32768, -32768, 32767).astype(np.int16)
-    _, _, times_s, f0_hz, _ = pyreaper.reaper(pcm, RATE, minf0=LOW_HZ, maxf0=HIGH_HZ, frame_period=HOP / RATE)
+    with _output_dropped():
+        _, _, times_s, f0_hz, _ = pyreaper.reaper(pcm, RATE, minf0=LOW_HZ, maxf0=HIGH_HZ, frame_period=HOP / RATE)
     return times_s.astype(np.float64), np.maximum(f0_hz, 0).astype(np.float64)
 
 

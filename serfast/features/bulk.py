@@ -84,7 +84,7 @@ def extract_corpus(
     jobs: int | None = None,
     on_progress: Callable[[ExtractionProgress], None] | None = None,
 ) -> FeatureStore:
-    """Bring the store in the folder ``store`` up to date with ``corpus`` and open it.
+    """Bring the store in the folder ``store`` up to date with ``corpus`` and present it as that corpus.
 
     Utterances whose recording and options are unchanged are not extracted again. An interrupted run goes on where it
     stopped. A recording that breaks a rule does not stop the others: it is listed with the reason in ``broken``.
@@ -108,10 +108,9 @@ def extract_corpus(
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     writer = StoreWriter(store, options, feature_names(options))
     try:
-        _fill(writer, corpus, options, jobs, on_progress)
+        return _fill(writer, corpus, options, jobs, on_progress)
     finally:
         writer.close()
-    return FeatureStore.open(store)
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,7 @@ def _fill(
     options: FeatureOptions,
     jobs: int,
     on_progress: Callable[[ExtractionProgress], None] | None,
-) -> None:
+) -> FeatureStore:
     sources: dict[str, str] = {}
     broken: dict[str, str] = {}
     n_done, audio_s, started = 0, 0.0, time.monotonic()
@@ -154,12 +153,12 @@ def _fill(
         if on_progress is not None:
             on_progress(ExtractionProgress(n_done, len(corpus.utterances), audio_s, time.monotonic() - started))
         if time.monotonic() - committed > COMMIT_EVERY_S:
-            writer.commit(corpus, sources, broken)
+            writer.commit()
             committed = time.monotonic()
-    writer.commit(corpus, sources, broken)
     if len(broken) == len(corpus.utterances):
         key, reason = next(iter(broken.items()))
         raise CorpusError(f"corpus {corpus.name} must hold at least one sound recording, got none; {key}: {reason}")
+    return writer.finish(corpus, sources, broken)
 
 
 def _schedule(corpus: Corpus) -> list[list[Utterance]]:

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from serfast.features.lanes import LANES, load, lowest_bit, maximum, peaks, root, splat, store
 from serfast.features.transposition import transpose
 
-__all__ = ["LAG_GROUP", "MIN_PEAK", "N_CANDIDATES", "Candidates", "Correlator", "find_candidates"]
+__all__ = [
+    "LAG_GROUP",
+    "MIN_PEAK",
+    "N_CANDIDATES",
+    "Candidates",
+    "Correlator",
+    "find_candidates",
+    "n_samples_of_a_frame",
+]
 
 N_CANDIDATES = 7
 MIN_PEAK = 0.2  # lower peaks cannot win
@@ -46,28 +54,30 @@ class Candidates(NamedTuple):
     low_energy: NDArray[np.float32]  # (frame): mean square of the two hops about the centre
 
 
+@njit(cache=True, nogil=True)
 def find_candidates(decimated: NDArray[np.float32], count: int, correlator: Correlator) -> Candidates:
     """The highest peaks of ``count`` frames; frame t is centred on sample ``reach + t * hop`` of ``decimated``."""
-    n_rows = -(-2 * correlator.reach // LANES) * LANES
-    n_positions = n_rows - correlator.window + 1
-    whole = -(-count // LANES) * LANES
+    n_rows = n_samples_of_a_frame(correlator)
+    whole = (count + LANES - 1) // LANES * LANES
     candidates = Candidates(
-        counts=np.zeros(whole, dtype=np.int64),
-        lags=np.empty((whole, N_CANDIDATES), dtype=np.float32),
-        octaves=np.empty((whole, N_CANDIDATES), dtype=np.float32),
-        heights=np.empty((whole, N_CANDIDATES), dtype=np.float32),
-        low_energy=np.empty(whole, dtype=np.float32),
+        np.zeros(whole, dtype=np.int64),
+        np.empty((whole, N_CANDIDATES), dtype=np.float32),
+        np.empty((whole, N_CANDIDATES), dtype=np.float32),
+        np.empty((whole, N_CANDIDATES), dtype=np.float32),
+        np.empty(whole, dtype=np.float32),
     )
-    _fill_candidates(
-        decimated,
-        correlator,
-        np.empty(2 * LANES * LANES, dtype=np.float32),
-        np.empty(n_rows * LANES, dtype=np.float32),
-        np.empty((2, n_positions * LANES), dtype=np.float32),
-        np.empty(correlator.n_lags * LANES, dtype=np.float32),
-        candidates,
-    )
+    tile = np.empty(2 * LANES * LANES, dtype=np.float32)
+    rows = np.empty(n_rows * LANES, dtype=np.float32)
+    statistics = np.empty((2, (n_rows - correlator.window + 1) * LANES), dtype=np.float32)
+    correlation = np.empty(correlator.n_lags * LANES, dtype=np.float32)
+    _fill_candidates(decimated, correlator, tile, rows, statistics, correlation, candidates)
     return candidates
+
+
+@njit(cache=True, nogil=True)
+def n_samples_of_a_frame(correlator: Correlator) -> int:
+    """Samples that a frame is looked at through, whole registers."""
+    return (2 * correlator.reach + LANES - 1) // LANES * LANES
 
 
 @njit(cache=True, nogil=True)

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-__all__ = ["deltas"]
+__all__ = ["deltas", "write_deltas"]
 
 
 def deltas(features: NDArray[np.float32], *, width: int = 5, edge: str = "nearest") -> NDArray[np.float32]:
@@ -28,14 +28,18 @@ def deltas(features: NDArray[np.float32], *, width: int = 5, edge: str = "neares
     """
     if edge == "interp" and len(features) < width:
         raise ValueError(f"features must have at least {width} frames for interpolated edges, got {len(features)}")
-    half = width // 2
-    rows = np.ascontiguousarray(features, dtype=np.float32)
-    slopes = np.empty_like(rows)
-    _regression_slopes(rows.reshape(-1), rows.shape[1], half, slopes.reshape(-1))
-    if edge == "interp":
+    slopes = np.empty(features.shape, dtype=np.float32)
+    write_deltas(np.ascontiguousarray(features, dtype=np.float32), width // 2, edge == "interp", slopes)
+    return slopes
+
+
+@njit(cache=True, nogil=True)
+def write_deltas(features: NDArray[np.float32], half: int, interpolate: bool, slopes: NDArray[np.float32]) -> None:
+    """Write the slopes of ``features`` (frame, feature) over ``half`` frames on either side to ``slopes``."""
+    _regression_slopes(features.reshape(-1), features.shape[1], half, slopes.reshape(-1))
+    if interpolate:
         slopes[:half] = slopes[half]
         slopes[-half:] = slopes[-half - 1]
-    return slopes
 
 
 @njit(cache=True, nogil=True)

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from serfast.features.frames import padded_samples
+from serfast.features.frames import make_framing, padded_samples
 from serfast.features.options import FeatureOptions
 from serfast.features.periods import Perturbation, harmonicity, perturbation
 from serfast.features.pitch import PitchTrack
@@ -48,7 +48,7 @@ def descriptors(
         found: Perturbation = perturbation(samples, pitch.f0_hz, options)
         columns += [found.jitter] * options.jitter + [found.shimmer] * options.shimmer
     if options.spectral_centroid or options.spectral_flux or options.log_power:
-        powers = by_frame(power_spectra(samples, options), count)
+        powers = power_spectra(samples, options)
         columns += _spectral_columns(powers, options)
     if options.log_mel:
         columns.append(by_frame(log_mel, count))
@@ -59,7 +59,9 @@ def descriptors(
 
 def _window_columns(samples: NDArray[np.float32], count: int, options: FeatureOptions) -> list[NDArray[np.float32]]:
     energy, crossings = np.empty(count, dtype=np.float32), np.empty(count, dtype=np.float32)
-    _scan_windows(padded_samples(samples, options, count), options.n_window, options.hop, energy, crossings)
+    _scan_windows(
+        padded_samples(samples, count, make_framing(options)), options.n_window, options.hop, energy, crossings
+    )
     columns = []
     if options.log_energy:
         columns.append(np.log(np.maximum(energy, np.float32(_ENERGY_FLOOR))))

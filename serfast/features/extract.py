@@ -1,14 +1,19 @@
 """All descriptors of an utterance, frame by frame."""
 
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from serfast.features.deltas import deltas
+from serfast.features.deltas import write_deltas
 from serfast.features.descriptors import descriptors
-from serfast.features.frames import prepare_waveform
+from serfast.features.frames import n_frames, prepare_waveform
 from serfast.features.options import FeatureOptions
-from serfast.features.pitch import log_f0, pitch_track
-from serfast.features.spectrum import cepstra, log_mel_energies
+from serfast.features.pitch import PitchPlan, PitchTrack, log_f0, make_pitch_plan, pitch_track
+from serfast.features.spectrum import SpectrumPlan, log_mel_energies, make_spectrum_plan, write_cepstra
 
 __all__ = ["extract", "feature_names"]
 
@@ -59,13 +64,59 @@ def extract(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | Non
     """
     options = options or FeatureOptions()
     samples = prepare_waveform(waveform, sample_rate, options)
-    pitch = pitch_track(samples, options)
-    log_mel = log_mel_energies(samples, options)
-    static = np.empty((len(pitch.f0_hz), options.n_mfcc + 1), dtype=np.float32)
-    cepstra(log_mel, options, static)
-    static[:, -1] = log_f0(pitch.f0_hz, options)
-    slopes = deltas(static, width=options.delta_width, edge=options.delta_edge)
-    columns = [static, slopes]
-    if options.delta_deltas:
-        columns.append(deltas(slopes, width=options.delta_width, edge=options.delta_edge))
-    return np.column_stack(columns + descriptors(samples, pitch, log_mel, options))
+    count = n_frames(len(samples), options)
+    _check_slopes(count, options)
+    plan = _plan(options)
+    features = np.empty((count, (2 + options.delta_deltas) * (options.n_mfcc + 1)), dtype=np.float32)
+    pitch, log_mel = _analyse(samples, plan, features)
+    further = descriptors(samples, pitch, log_mel, options)
+    return np.column_stack([features, *further]) if further else features
+
+
+class _Plan(NamedTuple):
+    n_static: int
+    spectrum: SpectrumPlan
+    pitch: PitchPlan
+    interpolate_f0: bool
+    log_f0_without_voice: float
+    half_delta: int
+    interpolate_deltas: bool
+
+
+@lru_cache(maxsize=16)
+def _plan(options: FeatureOptions) -> _Plan:
+    return _Plan(
+        n_static=options.n_mfcc + 1,
+        spectrum=make_spectrum_plan(options),
+        pitch=make_pitch_plan(options),
+        interpolate_f0=options.unvoiced == "interpolate",
+        log_f0_without_voice=0.5 * (math.log(options.pitch_low_hz) + math.log(options.pitch_high_hz)),
+        half_delta=options.delta_width // 2,
+        interpolate_deltas=options.delta_edge == "interp",
+    )
+
+
+def _check_slopes(count: int, options: FeatureOptions) -> None:
+    if options.delta_edge == "interp" and count < options.delta_width:
+        raise ValueError(
+            f"waveform must have at least {options.delta_width} frames for interpolated edges, got {count}"
+        )
+
+
+@njit(cache=True, nogil=True)
+def _analyse(
+    samples: NDArray[np.float32], plan: _Plan, features: NDArray[np.float32]
+) -> tuple[PitchTrack, NDArray[np.float32]]:
+    # One call from samples to features (frame, static + slopes ...): threads then seldom wait for the interpreter.
+    count, n_static = features.shape[0], plan.n_static
+    pitch = pitch_track(samples, count, plan.pitch)
+    log_mel = log_mel_energies(samples, count, plan.spectrum)
+    block, slopes = np.empty((count, n_static), dtype=np.float32), np.empty((count, n_static), dtype=np.float32)
+    write_cepstra(log_mel, plan.spectrum, block[:, : n_static - 1])
+    log_f0(pitch.f0_hz, plan.interpolate_f0, plan.log_f0_without_voice, block[:, n_static - 1])
+    features[:, :n_static] = block
+    for first in range(n_static, features.shape[1], n_static):
+        write_deltas(block, plan.half_delta, plan.interpolate_deltas, slopes)
+        features[:, first : first + n_static] = slopes
+        block, slopes = slopes, block
+    return pitch, log_mel

@@ -57,16 +57,23 @@ def make_transform(
     )
 
 
+@njit(cache=True, nogil=True)
 def make_scratch(transform: Transform) -> Scratch:
     """Buffers for :func:`spectra`."""
     n_points = transform.twiddles.shape[1]
-    n_columns = 1 + -(-((len(transform.window) - 1) // transform.hop) // LANES)
+    n_rows = (transform.hop + LANES - 1) // LANES * LANES
     return Scratch(
-        tile=np.empty(2 * LANES * LANES, dtype=np.float32),
-        hops=np.zeros(-(-transform.hop // LANES) * LANES * n_columns * LANES, dtype=np.float32),
-        points=np.zeros(4 * (n_points * LANES + _GAP), dtype=np.float32),
-        spectrum=np.empty((n_points + 1) * LANES, dtype=np.float32),
+        np.empty(2 * LANES * LANES, dtype=np.float32),
+        np.zeros(n_rows * _n_columns(transform) * LANES, dtype=np.float32),
+        np.zeros(4 * (n_points * LANES + _GAP), dtype=np.float32),
+        np.empty((n_points + 1) * LANES, dtype=np.float32),
     )
+
+
+@njit(cache=True, nogil=True)
+def _n_columns(transform: Transform) -> int:
+    # groups of 16 hops that 16 frames reach into
+    return 1 + ((transform.window.size - 1) // transform.hop + LANES - 1) // LANES
 
 
 @njit(cache=True, nogil=True)
@@ -74,7 +81,7 @@ def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scra
     # Power or magnitude of the 16 frames of a group -> scratch.spectrum; groups come in order, from 0.
     # samples (sample): frame t begins at t * hop; the last group and the hops that it reaches into are whole.
     hop = transform.hop
-    n_columns = 1 + -(-((transform.window.size - 1) // hop) // LANES)
+    n_columns = _n_columns(transform)
     pitch = n_columns * LANES
     first_new = 0
     if group > 0:

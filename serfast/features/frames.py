@@ -1,6 +1,7 @@
 """Waveforms as the analysis needs them: checked, at one sample rate, cut into frames."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -9,11 +10,29 @@ from numpy.typing import ArrayLike, NDArray
 from serfast.features.lanes import LANES
 from serfast.features.options import FeatureOptions
 
-__all__ = ["analysis_window", "first_centre", "frame_times_s", "n_frames", "padded_samples", "prepare_waveform"]
+__all__ = [
+    "Framing",
+    "analysis_window",
+    "first_centre",
+    "frame_times_s",
+    "make_framing",
+    "n_frames",
+    "padded_samples",
+    "prepare_waveform",
+]
 
 _INT16_SCALE = np.float32(1 / 32768)
 _MAX_MAGNITUDE = np.float32(1e12)  # larger values would overflow float32 when squared and summed
 _POVEY_EXPONENT = 0.85
+
+
+class Framing(NamedTuple):
+    """Where frames lie, in samples."""
+
+    lead: int  # of the window of frame 0 before the waveform
+    hop: int
+    window: int
+    mirrored: bool
 
 
 def n_frames(n_samples: int, options: FeatureOptions) -> int:
@@ -77,23 +96,28 @@ def prepare_waveform(waveform: ArrayLike, sample_rate: int, options: FeatureOpti
     return np.ascontiguousarray(resample(samples, from_rate=sample_rate, to_rate=options.sample_rate), dtype=np.float32)
 
 
-def padded_samples(samples: NDArray[np.float32], options: FeatureOptions, count: int) -> NDArray[np.float32]:
+def make_framing(options: FeatureOptions) -> Framing:
+    """Where the frames of ``options`` lie."""
+    return Framing(-_first_sample(options), options.hop, options.n_window, options.framing == "mirrored")
+
+
+@njit(cache=True, nogil=True)
+def padded_samples(samples: NDArray[np.float32], count: int, framing: Framing) -> NDArray[np.float32]:
     """Copy a waveform so that the window of frame t begins at sample ``t * hop``, in whole groups of frames.
 
-    Outside the waveform lie zeros, or its mirror image where ``options.framing`` is "mirrored".
+    Outside the waveform lie zeros, or its mirror image.
     """
-    hop, reach = options.hop, options.n_window - 1
-    groups = -(-count // LANES) + -(-(reach // hop) // LANES)
-    padded = np.zeros(groups * LANES * hop + LANES, dtype=np.float32)
-    lead = -_first_sample(options)
-    last = (count - 1) * hop + options.n_window
-    kept = samples[max(0, -lead) : last - lead]
-    padded[max(0, lead) : max(0, lead) + len(kept)] = kept
-    if options.framing == "mirrored":
-        outside = np.concatenate([np.arange(lead), np.arange(lead + len(samples), last)])
-        period = 2 * len(samples)
-        place = (outside - lead) % period
-        padded[outside] = samples[np.minimum(place, period - 1 - place)]
+    hop, lead, n_samples = framing.hop, framing.lead, samples.size
+    n_groups = (count + LANES - 1) // LANES + ((framing.window - 1) // hop + LANES - 1) // LANES
+    padded = np.zeros(n_groups * LANES * hop + LANES, dtype=np.float32)
+    behind = (count - 1) * hop + framing.window
+    first, last = max(lead, 0), min(behind, lead + n_samples)
+    padded[first:last] = samples[first - lead : last - lead]
+    if framing.mirrored:
+        for index in range(behind):
+            if index < lead or index >= lead + n_samples:
+                place = (index - lead) % (2 * n_samples)
+                padded[index] = samples[min(place, 2 * n_samples - 1 - place)]
     return padded
 
 

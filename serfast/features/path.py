@@ -17,6 +17,7 @@ _JUMP_COST = 0.8  # per octave between two frames of 10 ms
 _VOICING_COST = 0.14  # per change between voiced and unvoiced in 10 ms
 
 
+@njit(cache=True, nogil=True)
 def best_path(candidates: Candidates, unvoiced: NDArray[np.float32], hop_ms: float) -> NDArray[np.int64]:
     """Candidate of every frame, -1 where it is unvoiced.
 
@@ -25,10 +26,9 @@ def best_path(candidates: Candidates, unvoiced: NDArray[np.float32], hop_ms: flo
         unvoiced: correlation that being unvoiced is worth, shape (frame,).
         hop_ms: step between frames.
     """
-    chosen = np.empty(len(unvoiced), dtype=np.int64)
-    origins = np.empty((len(unvoiced), N_CANDIDATES + 1), dtype=np.int8)
-    per_hop = 10 / hop_ms
-    _viterbi(candidates, unvoiced, _JUMP_COST * per_hop, _VOICING_COST * per_hop, origins, chosen)
+    chosen = np.empty(unvoiced.size, dtype=np.int64)
+    origins = np.empty((unvoiced.size, N_CANDIDATES + 1), dtype=np.int8)
+    _viterbi(candidates, unvoiced, _JUMP_COST * 10 / hop_ms, _VOICING_COST * 10 / hop_ms, origins, chosen)
     return chosen
 
 

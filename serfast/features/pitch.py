@@ -18,14 +18,24 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from serfast.features.correlation import LAG_GROUP, Candidates, Correlator, find_candidates
+from serfast.features.correlation import LAG_GROUP, Candidates, Correlator, find_candidates, n_samples_of_a_frame
 from serfast.features.frames import first_centre, frame_times_s, n_frames, prepare_waveform
 from serfast.features.lanes import LANES, load, splat, store
 from serfast.features.options import FeatureOptions
 from serfast.features.path import best_path
 from serfast.features.voicing import evidence, hop_energies, measures
 
-__all__ = ["Pitch", "PitchTrack", "log_f0", "observe", "pitch_track", "standardised", "track_pitch"]
+__all__ = [
+    "Pitch",
+    "PitchPlan",
+    "PitchTrack",
+    "log_f0",
+    "make_pitch_plan",
+    "observe",
+    "pitch_track",
+    "standardised",
+    "track_pitch",
+]
 
 WINDOW_MS = 15.0  # hardly more than a period of a low voice: short enough for a steep glide
 MIN_DECIMATED_RATE = 8000  # lags of 500 Hz then have 16 samples, and a parabola errs by about a cent
@@ -62,10 +72,16 @@ class PitchTrack(NamedTuple):
     odds: NDArray[np.float32]
 
 
-class _Plan(NamedTuple):
-    factor: int  # samples of the waveform per sample of the decimated one
-    rate: float  # of the decimated waveform
-    taps: NDArray[np.float32]  # (factor, tap): low-pass filter, one row per phase
+class PitchPlan(NamedTuple):
+    """What depends on the options only."""
+
+    hop: int
+    hop_ms: float
+    first: int  # centre of frame 0, in samples
+    low_hz: np.float32
+    high_hz: np.float32
+    rate: np.float32  # of the decimated waveform
+    taps: NDArray[np.float32]  # (phase, tap): low-pass filter, one row per sample that becomes one
     correlator: Correlator
 
 
@@ -82,48 +98,69 @@ def track_pitch(waveform: ArrayLike, sample_rate: int, options: FeatureOptions |
         ValueError: as :func:`serfast.features.extract` does.
     """
     options = options or FeatureOptions()
-    f0_hz = pitch_track(prepare_waveform(waveform, sample_rate, options), options).f0_hz
+    samples = prepare_waveform(waveform, sample_rate, options)
+    f0_hz = pitch_track(samples, n_frames(len(samples), options), make_pitch_plan(options)).f0_hz
     return Pitch(f0_hz=f0_hz, voiced=f0_hz > 0, times_s=frame_times_s(len(f0_hz), options))
 
 
-def pitch_track(samples: NDArray[np.float32], options: FeatureOptions) -> PitchTrack:
-    """Pitch of a checked waveform at the options' sample rate."""
-    count = n_frames(len(samples), options)
-    scaled = standardised(samples)
-    if scaled is None:
-        silence = np.zeros(count, dtype=np.float32)
-        return PitchTrack(silence, silence, np.full(count, -np.inf, dtype=np.float32))
-    candidates, observed = observe(scaled, count, options)
-    odds = evidence(observed, count)
-    chosen = best_path(candidates, np.float32(UNVOICED_STRENGTH) - np.float32(EVIDENCE_SCALE) * odds, options.hop_ms)
+@njit(cache=True, nogil=True)
+def pitch_track(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> PitchTrack:
+    """Pitch of ``count`` frames of a checked waveform at the options' sample rate."""
     f0_hz, correlation = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
-    limits = np.array([_plan(options).rate, options.pitch_low_hz, options.pitch_high_hz], dtype=np.float32)
-    _read_path(candidates, chosen, limits, f0_hz, correlation)
+    scaled = standardised(samples)
+    if scaled.size == 0:
+        return PitchTrack(f0_hz, correlation, np.full(count, -np.inf, dtype=np.float32))
+    candidates, observed = observe(scaled, count, plan)
+    odds = evidence(observed, count)
+    unvoiced = np.float32(UNVOICED_STRENGTH) - np.float32(EVIDENCE_SCALE) * odds
+    _read_path(candidates, best_path(candidates, unvoiced, plan.hop_ms), plan, f0_hz, correlation)
     return PitchTrack(f0_hz, correlation, odds)
 
 
-def observe(scaled: NDArray[np.float32], count: int, options: FeatureOptions) -> tuple[Candidates, NDArray[np.float32]]:
+@njit(cache=True, nogil=True)
+def observe(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> tuple[Candidates, NDArray[np.float32]]:
     """Candidates of ``count`` frames and measures of voicing, of a waveform of zero mean and unit mean square."""
-    plan = _plan(options)
-    candidates = find_candidates(_decimated(scaled, count, plan, options), count, plan.correlator)
-    return candidates, measures(candidates, hop_energies(scaled, options.hop, first_centre(options), count))
+    candidates = find_candidates(_decimated(scaled, count, plan), count, plan.correlator)
+    return candidates, measures(candidates, hop_energies(scaled, plan.hop, plan.first, count))
 
 
-def log_f0(f0_hz: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
-    """Natural logarithm of ``f0_hz`` (frame,); unvoiced frames hold what ``options.unvoiced`` says."""
-    voiced = np.flatnonzero(f0_hz)
-    if options.unvoiced == "zero":
-        column = np.zeros(len(f0_hz), dtype=np.float32)
-        column[voiced] = np.log(f0_hz[voiced])
-        return column
-    if len(voiced) == 0:
-        middle = 0.5 * (math.log(options.pitch_low_hz) + math.log(options.pitch_high_hz))
-        return np.full(len(f0_hz), middle, dtype=np.float32)
-    return np.interp(np.arange(len(f0_hz)), voiced, np.log(f0_hz[voiced])).astype(np.float32)
+@njit(cache=True, nogil=True)
+def standardised(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The waveform with zero mean and unit mean square; nothing if it is silent."""
+    mean = _sum(samples) / samples.size
+    rms = math.sqrt(_square_sum(samples, mean) / samples.size)
+    if rms <= 1e-6 * abs(mean) or rms < 1e-30:
+        return np.empty(0, dtype=np.float32)
+    scaled = np.empty_like(samples)
+    _standardise(samples, np.float32(mean), np.float32(1 / rms), scaled)
+    return scaled
+
+
+@njit(cache=True, nogil=True)
+def log_f0(f0_hz: NDArray[np.float32], interpolate: bool, without_voice: float, column: NDArray[np.float32]) -> None:
+    """Write the natural logarithm of ``f0_hz`` (frame,) to ``column`` (frame,).
+
+    Unvoiced frames hold the line between their voiced neighbours, or 0 if not ``interpolate``; ``without_voice`` in an
+    utterance without a voiced frame.
+    """
+    before = -1
+    for frame in range(f0_hz.size):
+        column[frame] = 0
+        if f0_hz[frame] > 0:
+            column[frame] = np.log(f0_hz[frame])
+            if interpolate:
+                for between in range(before + 1, frame):
+                    share = np.float32((between - before) / (frame - before))
+                    left = column[before] if before >= 0 else column[frame]
+                    column[between] = left + share * (column[frame] - left)
+            before = frame
+    if interpolate:
+        column[before + 1 :] = column[before] if before >= 0 else np.float32(without_voice)
 
 
 @lru_cache(maxsize=16)
-def _plan(options: FeatureOptions) -> _Plan:
+def make_pitch_plan(options: FeatureOptions) -> PitchPlan:
+    """Sizes and filter of the analysis."""
     factor = max(
         divisor
         for divisor in range(1, options.hop + 1)
@@ -136,9 +173,13 @@ def _plan(options: FeatureOptions) -> _Plan:
     n_lags = -(-(last_lag + 2 - first_lag) // LAG_GROUP) * LAG_GROUP
     octaves = np.log2(rate / np.arange(first_lag, last_lag + 1) / options.pitch_low_hz)
     longest = first_lag + n_lags
-    return _Plan(
-        factor=factor,
-        rate=rate,
+    return PitchPlan(
+        hop=options.hop,
+        hop_ms=options.hop_ms,
+        first=first_centre(options),
+        low_hz=np.float32(options.pitch_low_hz),
+        high_hz=np.float32(options.pitch_high_hz),
+        rate=np.float32(rate),
         taps=_lowpass(options.sample_rate, factor),
         correlator=Correlator(
             hop=hop,
@@ -159,27 +200,15 @@ def _lowpass(sample_rate: int, factor: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(padded.reshape(-1, factor).T, dtype=np.float32)
 
 
-def standardised(samples: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The waveform with zero mean and unit mean square; None if it is silent."""
-    mean = _sum(samples) / len(samples)
-    rms = math.sqrt(_square_sum(samples, mean) / len(samples))
-    if rms <= 1e-6 * abs(mean) or rms < 1e-30:
-        return None
-    scaled = np.empty_like(samples)
-    _standardise(samples, np.float32(mean), np.float32(1 / rms), scaled)
-    return scaled
-
-
-def _decimated(scaled: NDArray[np.float32], count: int, plan: _Plan, options: FeatureOptions) -> NDArray[np.float32]:
-    """The low-passed waveform as :func:`find_candidates` wants it, in whole groups of frames."""
-    correlator = plan.correlator
-    whole = -(-count // LANES) * LANES
-    length = (whole - 1) * correlator.hop + -(-2 * correlator.reach // LANES) * LANES + LANES
-    length = -(-length // (4 * LANES)) * 4 * LANES
-    n_phases, n_taps = plan.taps.shape
-    lead = correlator.reach * plan.factor + n_phases * n_taps // 2 - first_centre(options)
+@njit(cache=True, nogil=True)
+def _decimated(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> NDArray[np.float32]:
+    # The low-passed waveform as find_candidates wants it: whole groups of frames, whole blocks of four registers
+    correlator, (n_phases, n_taps) = plan.correlator, plan.taps.shape
+    whole = (count + LANES - 1) // LANES * LANES
+    length = (whole - 1) * correlator.hop + n_samples_of_a_frame(correlator) + LANES
+    length = (length + 4 * LANES - 1) // (4 * LANES) * 4 * LANES
     phases = np.zeros((n_phases, length + n_taps), dtype=np.float32)
-    _split_phases(scaled, lead, phases)
+    _split_phases(scaled, correlator.reach * n_phases + n_phases * n_taps // 2 - plan.first, phases)
     decimated = np.empty(length, dtype=np.float32)
     _filter_phases(phases, plan.taps, decimated)
     return decimated
@@ -244,12 +273,11 @@ def _filter_phases(phases: NDArray[np.float32], taps: NDArray[np.float32], filte
 def _read_path(
     candidates: Candidates,
     chosen: NDArray[np.int64],  # (frame)
-    limits: NDArray[np.float32],  # decimated rate, lowest and highest F0 in hertz
+    plan: PitchPlan,
     f0_hz: NDArray[np.float32],  # (frame), zeros
     correlation: NDArray[np.float32],  # (frame), zeros
 ) -> None:
-    rate, low_hz, high_hz = limits
     for frame in range(chosen.size):
         if chosen[frame] >= 0:
-            f0_hz[frame] = min(max(rate / candidates.lags[frame, chosen[frame]], low_hz), high_hz)
+            f0_hz[frame] = min(max(plan.rate / candidates.lags[frame, chosen[frame]], plan.low_hz), plan.high_hz)
             correlation[frame] = candidates.heights[frame, chosen[frame]]

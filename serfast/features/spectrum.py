@@ -11,22 +11,35 @@ from numba import njit
 from numpy.typing import NDArray
 
 from serfast.features.fourier import Scratch, Transform, make_scratch, make_transform, spectra
-from serfast.features.frames import analysis_window, n_frames, padded_samples
+from serfast.features.frames import Framing, analysis_window, make_framing, n_frames, padded_samples
 from serfast.features.lanes import LANES, load, logarithm, maximum, splat, store
 from serfast.features.mel import dct_matrix, mel_filters
 from serfast.features.options import FeatureOptions
 
-__all__ = ["by_frame", "cepstra", "log_mel_energies", "mfcc", "power_spectra"]
+__all__ = [
+    "SpectrumPlan",
+    "by_frame",
+    "log_mel_energies",
+    "make_spectrum_plan",
+    "mfcc",
+    "power_spectra",
+    "write_cepstra",
+]
 
 _DCT_ROWS = 4  # coefficients that are summed side by side
+_DECIBEL = 10 / np.log(10)
 
 
-class _Tables(NamedTuple):
+class SpectrumPlan(NamedTuple):
     """What depends on the options only."""
 
+    framing: Framing
     transform: Transform
     filters: NDArray[np.float32]  # (mel, bin)
     limits: NDArray[np.int64]  # (mel, 2): first bin of a filter and the bin behind its last
+    floor: np.float32  # of an energy
+    scale: np.float32  # factor of the natural logarithm
+    range: np.float32  # from the loudest logarithm down to the least, infinite for none
     dct: NDArray[np.float32]  # (coefficient, mel), rows of zeros behind the last
     row_sums: NDArray[np.float32]  # (coefficient)
 
@@ -48,41 +61,20 @@ def mfcc(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.fl
 
     Source: Davis and Mermelstein (1980); Young et al., The HTK Book, chapter 5.
     """
-    coefficients = np.empty((n_frames(len(samples), options), options.n_mfcc), dtype=np.float32)
-    cepstra(log_mel_energies(samples, options), options, coefficients)
+    plan = make_spectrum_plan(options)
+    count = n_frames(len(samples), options)
+    coefficients = np.empty((count, options.n_mfcc), dtype=np.float32)
+    write_cepstra(log_mel_energies(samples, count, plan), plan, coefficients)
     return coefficients
 
 
-def log_mel_energies(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
-    """Logarithm of the energy in every mel band, at least that of the floor, shape (group, mel, lane)."""
-    tables = _tables(options)
-    count = n_frames(len(samples), options)
-    log_mel = np.empty((-(-count // LANES), options.n_mels, LANES), dtype=np.float32)
-    padded = padded_samples(samples, options, count)
-    scale = 10 / np.log(10) if options.log_scale == "decibel" else 1.0
-    numbers = np.array([options.log_floor, scale], dtype=np.float32)
-    scratch = make_scratch(tables.transform)
-    _fill_log_mel(padded, tables.transform, scratch, tables.filters, tables.limits, numbers, log_mel.reshape(-1))
-    if options.top_db is not None:
-        floor = by_frame(log_mel, count).max() - np.float32(options.top_db / (10 / np.log(10)) * scale)
-        np.maximum(log_mel, floor, out=log_mel)
-    return log_mel
-
-
 def power_spectra(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
-    """Squared magnitude of every bin whatever ``options.power`` says, shape (group, bin, lane)."""
-    count = n_frames(len(samples), options)
-    transform = _tables(options).transform._replace(squared=True)
+    """Squared magnitude of every bin whatever ``options.power`` says, shape (frame, bin)."""
+    plan, count = make_spectrum_plan(options), n_frames(len(samples), options)
+    transform = plan.transform._replace(squared=True)
     powers = np.empty((-(-count // LANES), options.n_fft // 2 + 1, LANES), dtype=np.float32)
-    _fill_powers(padded_samples(samples, options, count), transform, make_scratch(transform), powers.reshape(-1))
-    return powers
-
-
-def cepstra(log_mel: NDArray[np.float32], options: FeatureOptions, features: NDArray[np.float32]) -> None:
-    """Write the cosine transform of ``log_mel`` (group, mel, lane) to the first columns of ``features`` (frame, _)."""
-    tables = _tables(options)
-    tile = np.empty(_DCT_ROWS * LANES, dtype=np.float32)
-    _apply_dct(log_mel.reshape(-1), tables.dct, tables.row_sums, tile, features[:, : options.n_mfcc])
+    _fill_powers(padded_samples(samples, count, plan.framing), transform, make_scratch(transform), powers.reshape(-1))
+    return by_frame(powers, count)
 
 
 def by_frame(grouped: NDArray[np.float32], count: int) -> NDArray[np.float32]:
@@ -92,14 +84,17 @@ def by_frame(grouped: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=16)
-def _tables(options: FeatureOptions) -> _Tables:
+def make_spectrum_plan(options: FeatureOptions) -> SpectrumPlan:
+    """Tables of the analysis."""
     filters = mel_filters(options)
     passed = filters > 0
     first = np.argmax(passed, axis=1)
     behind = np.where(passed.any(axis=1), filters.shape[1] - np.argmax(passed[:, ::-1], axis=1), first)
     dct = np.zeros((-(-options.n_mfcc // _DCT_ROWS) * _DCT_ROWS, options.n_mels))
     dct[: options.n_mfcc] = dct_matrix(options)
-    return _Tables(
+    scale = _DECIBEL if options.log_scale == "decibel" else 1.0
+    return SpectrumPlan(
+        framing=make_framing(options),
         transform=make_transform(
             analysis_window(options),
             options.n_fft,
@@ -110,28 +105,58 @@ def _tables(options: FeatureOptions) -> _Tables:
         ),
         filters=filters.astype(np.float32),
         limits=np.stack([first, behind], axis=1).astype(np.int64),
+        floor=np.float32(options.log_floor),
+        scale=np.float32(scale),
+        range=np.float32(np.inf if options.top_db is None else options.top_db / _DECIBEL * scale),
         dct=dct.astype(np.float32),
         row_sums=dct.sum(axis=1).astype(np.float32),
     )
 
 
 @njit(cache=True, nogil=True)
+def log_mel_energies(samples: NDArray[np.float32], count: int, plan: SpectrumPlan) -> NDArray[np.float32]:
+    """Logarithm of the energy in every mel band, at least that of the floor, shape (group, mel, lane)."""
+    n_groups, n_mels = (count + LANES - 1) // LANES, plan.limits.shape[0]
+    log_mel = np.empty(n_groups * n_mels * LANES, dtype=np.float32)
+    scratch = make_scratch(plan.transform)
+    _fill_log_mel(padded_samples(samples, count, plan.framing), plan, scratch, log_mel)
+    if plan.range < np.inf:
+        _raise_to(log_mel, n_mels, count, plan.range)
+    return log_mel.reshape(n_groups, n_mels, LANES)
+
+
+@njit(cache=True, nogil=True)
+def write_cepstra(log_mel: NDArray[np.float32], plan: SpectrumPlan, features: NDArray[np.float32]) -> None:
+    """Write the cosine transform of ``log_mel`` (group, mel, lane) to the columns of ``features`` (frame, column)."""
+    tile = np.empty(_DCT_ROWS * LANES, dtype=np.float32)
+    _apply_dct(log_mel.reshape(-1), plan.dct, plan.row_sums, tile, features)
+
+
+@njit(cache=True, nogil=True)
+def _raise_to(log_mel: NDArray[np.float32], n_mels: int, count: int, below: np.float32) -> None:
+    # log_mel (group, mel, lane), in place: no value of the first `count` frames more than `below` under their loudest
+    loudest = np.float32(-np.inf)
+    for index in range(log_mel.size):
+        if index // (n_mels * LANES) * LANES + index % LANES < count:
+            loudest = max(loudest, log_mel[index])
+    for index in range(log_mel.size):
+        log_mel[index] = max(log_mel[index], loudest - below)
+
+
+@njit(cache=True, nogil=True)
 def _fill_log_mel(
     padded: NDArray[np.float32],  # (sample)
-    transform: Transform,
+    plan: SpectrumPlan,
     scratch: Scratch,
-    filters: NDArray[np.float32],
-    limits: NDArray[np.int64],
-    numbers: NDArray[np.float32],  # floor of an energy, factor of the natural logarithm
     log_mel: NDArray[np.float32],  # (group, mel, lane)
 ) -> None:
-    n_mels = limits.shape[0]
-    floor, scale = splat(numbers[0]), splat(numbers[1])
+    limits, n_mels = plan.limits, plan.limits.shape[0]
+    floor, scale = splat(plan.floor), splat(plan.scale)
     for group in range(log_mel.size // (n_mels * LANES)):
-        spectra(padded, group, transform, scratch)
+        spectra(padded, group, plan.transform, scratch)
         for mel in range(n_mels):
             first, behind = limits[mel, 0], limits[mel, 1]
-            weights = filters[mel, first:behind]
+            weights = plan.filters[mel, first:behind]
             energy, energy_odd = splat(np.float32(0)), splat(np.float32(0))
             for index in range(weights.size // 2):
                 at = (first + 2 * index) * LANES

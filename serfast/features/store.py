@@ -9,6 +9,7 @@ extraction left behind the last index is cut off by the next.
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from serfast import atomic
@@ -45,6 +46,8 @@ _SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+_NO_LISTING: dict[str, Any] = {"corpus": None, "emotions": [], "notes": [], "broken": {}}
+"""What the header says of the presented corpus while there is none."""
 _LABELS = tuple(field.name for field in dataclasses.fields(Utterance))
 
 
@@ -53,7 +56,7 @@ class FeatureStore:
     """Features of a corpus on disk, one entry per utterance of ``corpus``.
 
     ``first_rows`` and ``lengths`` (utterance,) locate the frames of each utterance in ``rows`` (row, feature).
-    ``sources`` are content digests of the recordings. ``broken`` maps the key of each utterance that could not be
+    ``sources`` are content digests of the recordings' files. ``broken`` maps the key of each utterance that could not be
     extracted to the reason; those utterances are not in ``corpus``.
     """
 
@@ -71,33 +74,40 @@ class FeatureStore:
         """Open the store in the folder ``path``.
 
         Raises:
-            CorpusError: if there is no store, its format is another one or its rows were cut off.
+            CorpusError: if there is no store, an extraction into it was not finished, it was made by another version of
+                serfast, or its rows were cut off.
         """
         path = Path(path)
         entries, header = _read_index(path)
+        if header["corpus"] is None:
+            raise CorpusError(
+                f"{path} must be a finished feature store, got one whose extraction stopped: extract again"
+            )
+        options = FeatureOptions.from_dict(header["options"])
+        if header["digest"] != options.digest():
+            raise CorpusError(f"{path} must hold features of this version of serfast, got other ones: extract again")
         utterances = tuple(_utterance(entry) for entry in entries)
-        store = cls(
+        corpus = Corpus(header["corpus"], utterances, tuple(header["emotions"]), tuple(header["notes"]))
+        needed = max((entry["first_row"] + entry["n_frames"] for entry in entries), default=0)
+        n_rows = _n_rows(path, len(header["feature_names"]))
+        if n_rows < needed:
+            raise CorpusError(f"{path / _ROWS} must hold {needed} rows, got {n_rows}: extract the features again")
+        return cls(
             path=path,
-            corpus=Corpus(header["corpus"], utterances, tuple(header["emotions"]), tuple(header["notes"])),
-            options=FeatureOptions.from_dict(header["options"]),
+            corpus=corpus,
+            options=options,
             feature_names=tuple(header["feature_names"]),
             first_rows=np.array([entry["first_row"] for entry in entries], dtype=np.int64),
             lengths=np.array([entry["n_frames"] for entry in entries], dtype=np.int64),
             sources=tuple(entry["source"] for entry in entries),
             broken=header["broken"],
         )
-        needed = int((store.first_rows + store.lengths).max(initial=0))
-        if len(store.rows) < needed:
-            raise CorpusError(
-                f"{path / _ROWS} must hold {needed} rows, got {len(store.rows)}: extract the features again"
-            )
-        return store
 
     @cached_property
     def rows(self) -> NDArray[np.float32]:
         """All rows (row, feature), memory-mapped and read-only."""
         n_features = len(self.feature_names)
-        n_rows = (self.path / _ROWS).stat().st_size // (4 * n_features)
+        n_rows = _n_rows(self.path, n_features)
         if n_rows == 0:
             return np.empty((0, n_features), np.float32)
         return np.memmap(self.path / _ROWS, dtype="<f4", mode="r", shape=(n_rows, n_features))
@@ -125,30 +135,33 @@ class FeatureStore:
 
 
 class StoreWriter:
-    """Adds utterances to a store. Nothing counts as written until :meth:`commit`."""
+    """Adds utterances to a store. What was written counts from the next :meth:`commit` or :meth:`finish` on."""
 
     def __init__(self, path: str | Path, options: FeatureOptions, feature_names: tuple[str, ...]) -> None:
         """Open the store in the folder ``path`` for writing, or begin one; wait while another process writes it.
 
         Raises:
             ValueError: if the folder holds features of other options.
+            CorpusError: if its index cannot be read.
         """
         self._path = Path(path)
         self._options, self._feature_names = options, feature_names
         self._path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._path / ".lock")
-        self._lock.acquire()
-        self._located: dict[tuple[str, str], tuple[int, int]] = {}
-        self._n_rows = 0
+        _acquire(self._lock, self._path)
         try:
+            self._located: dict[tuple[str, str], tuple[int, int]] = {}
+            self._listed: list[dict[str, Any]] = []
+            self._listing: dict[str, Any] = _NO_LISTING
+            self._n_rows = 0
             if (self._path / _INDEX).exists():
                 self._take_over()
+            self._stream = (self._path / _ROWS).open("r+b" if (self._path / _ROWS).exists() else "w+b")
+            self._stream.truncate(4 * self._n_rows * len(feature_names))
+            self._stream.seek(0, os.SEEK_END)
         except BaseException:
             self._lock.release()
             raise
-        self._stream = (self._path / _ROWS).open("r+b" if (self._path / _ROWS).exists() else "w+b")
-        self._stream.truncate(4 * self._n_rows * len(feature_names))
-        self._stream.seek(0, 2)
 
     def _take_over(self) -> None:
         entries, header = _read_index(self._path)
@@ -163,9 +176,14 @@ class StoreWriter:
                 f"store {self._path} must hold features of the options asked for, got features of "
                 f"{', '.join(differing) or 'an earlier version of serfast'}: name another folder"
             )
+        n_rows = _n_rows(self._path, len(self._feature_names))
         for entry in entries + header["unlisted"]:
-            self._located[entry["key"], entry["source"]] = (entry["first_row"], entry["n_frames"])
-            self._n_rows = max(self._n_rows, entry["first_row"] + entry["n_frames"])
+            end = entry["first_row"] + entry["n_frames"]
+            if end <= n_rows:  # rows that were cut off are extracted again
+                self._located[entry["key"], entry["source"]] = (entry["first_row"], entry["n_frames"])
+                self._n_rows = max(self._n_rows, end)
+        if len(entries) == sum((entry["key"], entry["source"]) in self._located for entry in entries):
+            self._listed, self._listing = entries, {name: header[name] for name in _NO_LISTING}
 
     def holds(self, key: str, source: str) -> bool:
         """Whether the utterance ``key`` has been written from the recording content ``source``."""
@@ -177,47 +195,84 @@ class StoreWriter:
         self._located[key, source] = (self._n_rows, len(features))
         self._n_rows += len(features)
 
-    def commit(self, corpus: Corpus, sources: dict[str, str], broken: dict[str, str]) -> None:
-        """Make what was written so far the content of the store, listed as ``corpus``.
-
-        Args:
-            corpus: what the store shall present; its utterances that have not been written are left out.
-            sources: content digest of each utterance by key.
-            broken: reason by key of each utterance that could not be extracted.
-        """
+    def commit(self) -> None:
+        """Make what was written so far survive a stop. What the store presents stays as it was."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        listed = []
-        for utterance in corpus.utterances:
-            place = self._located.get((utterance.key, sources.get(utterance.key, "")))
-            if place is not None:
-                listed.append(_entry(utterance, sources[utterance.key], place))
-        present = {(entry["key"], entry["source"]) for entry in listed}
+        present = {(entry["key"], entry["source"]) for entry in self._listed}
         header = {
             "format": FORMAT_VERSION,
-            "corpus": corpus.name,
-            "emotions": list(corpus.emotions),
-            "notes": list(corpus.notes),
             "options": self._options.to_dict(),
             "digest": self._options.digest(),
             "feature_names": list(self._feature_names),
-            "broken": broken,
+            **self._listing,
             "unlisted": [
                 {"key": key, "source": source, "first_row": place[0], "n_frames": place[1]}
                 for (key, source), place in self._located.items()
                 if (key, source) not in present
             ],
         }
-        table = pa.Table.from_pylist(listed, schema=_SCHEMA.with_metadata({"serfast": json.dumps(header)}))
+        table = pa.Table.from_pylist(self._listed, schema=_SCHEMA.with_metadata({"serfast": json.dumps(header)}))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         atomic.write_bytes(self._path / _INDEX, sink.getvalue().to_pybytes())
 
+    def finish(self, corpus: Corpus, sources: dict[str, str], broken: dict[str, str]) -> FeatureStore:
+        """Commit, and present the store as ``corpus``, without the utterances that have not been written.
+
+        :meth:`FeatureStore.open` presents it so, too, unless it has already more utterances than ``corpus``: a part
+        of a corpus does not hide the rest of it.
+
+        Args:
+            corpus: what was extracted.
+            sources: content digest of the recording of each utterance, by key.
+            broken: reason by key of each utterance that could not be extracted.
+        """
+        written = [
+            utterance for utterance in corpus.utterances if self.holds(utterance.key, sources.get(utterance.key, ""))
+        ]
+        entries = [
+            _entry(utterance, sources[utterance.key], self._located[utterance.key, sources[utterance.key]])
+            for utterance in written
+        ]
+        if not {entry["key"] for entry in entries} < {entry["key"] for entry in self._listed}:
+            self._listed = entries
+            self._listing = {
+                "corpus": corpus.name,
+                "emotions": list(corpus.emotions),
+                "notes": list(corpus.notes),
+                "broken": broken,
+            }
+        self.commit()
+        return FeatureStore(
+            path=self._path,
+            corpus=dataclasses.replace(corpus, utterances=tuple(written)),
+            options=self._options,
+            feature_names=self._feature_names,
+            first_rows=np.array([entry["first_row"] for entry in entries], dtype=np.int64),
+            lengths=np.array([entry["n_frames"] for entry in entries], dtype=np.int64),
+            sources=tuple(entry["source"] for entry in entries),
+            broken=broken,
+        )
+
     def close(self) -> None:
         """Release the file. What was not committed is dropped by the next writer."""
         self._stream.close()
         self._lock.release()
+
+
+def _acquire(lock: FileLock, path: Path) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for {path}: another process writes it", file=sys.stderr)
+        lock.acquire()
+
+
+def _n_rows(path: Path, n_features: int) -> int:
+    rows = path / _ROWS
+    return rows.stat().st_size // (4 * n_features) if rows.exists() else 0
 
 
 def _entry(utterance: Utterance, source: str, place: tuple[int, int]) -> dict[str, Any]:

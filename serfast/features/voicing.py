@@ -63,6 +63,7 @@ def _upper_triangle(rows: tuple[tuple[float, ...], ...]) -> NDArray[np.float32]:
 _WEIGHTS = _upper_triangle(_PRODUCTS)
 
 
+@njit(cache=True, nogil=True)
 def hop_energies(samples: NDArray[np.float32], hop: int, first: int, count: int) -> NDArray[np.float32]:
     """Mean square of the samples and of their differences, shape (2, frame), in the two hops about each centre.
 
@@ -74,14 +75,18 @@ def hop_energies(samples: NDArray[np.float32], hop: int, first: int, count: int)
     """
     padded = np.zeros((count + 1) * hop + 1, dtype=np.float32)
     begin = first - hop - 1  # the sample that padded[0] stands for
-    kept = samples[max(begin, 0) : begin + len(padded)]
-    padded[max(-begin, 0) : max(-begin, 0) + len(kept)] = kept
-    energies = np.empty((2, count + 1), dtype=np.float32)
-    _sum_squares(padded, hop, energies)
-    about_centre: NDArray[np.float32] = (energies[:, :-1] + energies[:, 1:]) / np.float32(2 * hop)
-    return about_centre
+    kept = samples[max(begin, 0) : begin + padded.size]
+    padded[max(-begin, 0) : max(-begin, 0) + kept.size] = kept
+    of_hops = np.empty((2, count + 1), dtype=np.float32)
+    _sum_squares(padded, hop, of_hops)
+    energies = np.empty((2, count), dtype=np.float32)
+    for row in range(2):
+        for frame in range(count):
+            energies[row, frame] = (of_hops[row, frame] + of_hops[row, frame + 1]) / np.float32(2 * hop)
+    return energies
 
 
+@njit(cache=True, nogil=True)
 def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the evidence is weighed from, shape (group, measure, lane); void behind the last frame.
 
@@ -90,26 +95,29 @@ def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[n
         energies: mean square of the samples and of their differences, shape (2, frame).
     """
     count = energies.shape[1]
-    n_groups = -(-count // LANES)
+    n_groups = (count + LANES - 1) // LANES
     tracks = np.empty((4, (n_groups + 1) * LANES), dtype=np.float32)  # what is behind the last frame repeats it
-    clarity, low, full, change = tracks
     inside = slice(_CONTEXT, _CONTEXT + count)
-    _highest_peaks(candidates.counts, candidates.heights, clarity[inside])
-    for track, energy in ((low, candidates.low_energy[:count]), (full, energies[0]), (change, energies[1])):
-        track[inside] = energy
-    tracks[:, :_CONTEXT] = tracks[:, _CONTEXT : _CONTEXT + 1]
-    tracks[:, _CONTEXT + count :] = tracks[:, _CONTEXT + count - 1 : _CONTEXT + count]
-    _to_bels(tracks[1:].reshape(-1), np.float32(_ENERGY_FLOOR))
+    _highest_peaks(candidates.counts, candidates.heights, tracks[0, inside])
+    tracks[1, inside] = candidates.low_energy[:count]
+    tracks[2:, inside] = energies
+    for row in range(4):
+        tracks[row, :_CONTEXT] = tracks[row, _CONTEXT]
+        tracks[row, _CONTEXT + count :] = tracks[row, _CONTEXT + count - 1]
+        if row > 0:
+            _to_bels(tracks[row], _ENERGY_FLOOR)
     quiet = int(_QUIET_SHARE * count)
-    floors = np.partition(tracks[1:3, inside], quiet, axis=1)[:, quiet]
-    observed = np.empty((n_groups, len(MEASURES), LANES), dtype=np.float32)
-    _fill_measures(clarity, low, full, change, floors, observed.reshape(-1))
-    return observed
+    low_floor = _ranked(tracks[1, inside].copy(), quiet)
+    full_floor = _ranked(tracks[2, inside].copy(), quiet)
+    observed = np.empty(n_groups * len(MEASURES) * LANES, dtype=np.float32)
+    _fill_measures(tracks, low_floor, full_floor, observed)
+    return observed.reshape(n_groups, len(MEASURES), LANES)
 
 
+@njit(cache=True, nogil=True)
 def evidence(observed: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Logarithm of the odds that each of ``count`` frames is voiced, shape (frame,)."""
-    odds = np.empty(len(observed) * LANES, dtype=np.float32)
+    odds = np.empty(observed.shape[0] * LANES, dtype=np.float32)
     _weigh(observed.reshape(-1), _WEIGHTS, odds)
     return odds[:count]
 
@@ -138,6 +146,31 @@ def _highest_peaks(counts: NDArray[np.int64], heights: NDArray[np.float32], high
 
 
 @njit(cache=True, nogil=True)
+def _ranked(values: NDArray[np.float32], rank: int) -> Any:
+    # The value at place `rank` once sorted, by Hoare's selection; reorders the values. np.partition takes seconds to
+    # compile.
+    first, last = 0, values.size - 1
+    while first < last:
+        pivot, low, high = values[(first + last) // 2], first, last
+        while low <= high:
+            while values[low] < pivot:
+                low += 1
+            while values[high] > pivot:
+                high -= 1
+            if low <= high:
+                values[low], values[high] = values[high], values[low]
+                low += 1
+                high -= 1
+        if rank <= high:
+            last = high
+        elif rank >= low:
+            first = low
+        else:
+            break
+    return values[rank]
+
+
+@njit(cache=True, nogil=True)
 def _to_bels(values: NDArray[np.float32], floor: float) -> None:
     # log10(value + floor), in place; whole registers
     offset, scale = splat(np.float32(floor)), splat(np.float32(_BELS))
@@ -152,15 +185,13 @@ def _clipped(values: Any, low: float, high: float) -> Any:
 
 @njit(cache=True, nogil=True)
 def _fill_measures(
-    clarity: NDArray[np.float32],  # (context + frame ...), as the next three
-    low: NDArray[np.float32],
-    full: NDArray[np.float32],
-    change: NDArray[np.float32],
-    floors: NDArray[np.float32],  # of `low` and `full`
+    tracks: NDArray[np.float32],  # (4, context + frame ...): clarity, and energies in bels
+    low_floor: np.float32,
+    full_floor: np.float32,
     observed: NDArray[np.float32],  # (group, measure, lane)
 ) -> None:
-    half = splat(np.float32(0.5))
-    low_floor, full_floor = splat(floors[0]), splat(floors[1])
+    clarity, low, full, change = tracks[0], tracks[1], tracks[2], tracks[3]
+    half, quietest, quietest_full = splat(np.float32(0.5)), splat(low_floor), splat(full_floor)
     n_measures = len(MEASURES)
     for frame in range(0, observed.size // n_measures, LANES):
         to, centre = frame * n_measures, frame + _CONTEXT
@@ -168,11 +199,11 @@ def _fill_measures(
         store(observed, to, load(clarity, centre))
         for step in range(1, 4):
             store(observed, to + step * LANES, half * (load(clarity, centre - step) + load(clarity, centre + step)))
-        store(observed, to + 4 * LANES, _clipped(here - low_floor, 0.0, 4.0))
+        store(observed, to + 4 * LANES, _clipped(here - quietest, 0.0, 4.0))
         store(observed, to + 5 * LANES, _clipped(here, -4.0, 1.0))
         store(observed, to + 6 * LANES, _clipped(here - here_full, -3.0, 0.0))
         store(observed, to + 7 * LANES, _clipped(load(change, centre) - here_full, -3.0, 0.6))
-        store(observed, to + 8 * LANES, _clipped(here_full - full_floor, 0.0, 4.0))
+        store(observed, to + 8 * LANES, _clipped(here_full - quietest_full, 0.0, 4.0))
         store(observed, to + 9 * LANES, _clipped(load(low, centre - 2) - here, -3.0, 3.0))
         store(observed, to + 10 * LANES, _clipped(load(low, centre - 1) - here, -3.0, 3.0))
         store(observed, to + 11 * LANES, _clipped(load(low, centre + 1) - here, -3.0, 3.0))

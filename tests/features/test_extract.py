@@ -1,8 +1,10 @@
 """The descriptors together: names, columns, input formats, refusals."""
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from serfast.features import FeatureOptions, extract, feature_names, frame_times_s, track_pitch
 from serfast.features.deltas import deltas
+from serfast.features.options import _COLUMNS
 from serfast.features.spectrum import mfcc
 
 RATE = 16000
@@ -127,6 +130,43 @@ def test_any_finite_waveform_gives_finite_features(waveform: NDArray[np.float32]
     assert np.isfinite(features).all()
 
 
+@given(
+    kind=st.sampled_from(["silence", "offset", "clipped", "impulse", "square", "quiet", "noise"]),
+    sample_rate=st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000]),
+    duration_s=st.floats(0.03, 0.5),
+    as_int16=st.booleans(),
+)
+def test_any_recording_gives_finite_features(kind: str, sample_rate: int, duration_s: float, as_int16: bool) -> None:
+    count = int(duration_s * sample_rate)
+    noise = np.random.default_rng(count).standard_normal(count)
+    waveform = {
+        "silence": np.zeros(count),
+        "offset": np.full(count, 0.7),
+        "clipped": np.clip(100 * noise, -1, 1),
+        "impulse": np.eye(1, count, count // 2)[0],
+        "square": np.sign(np.sin(np.arange(count) / 10)),
+        "quiet": 1e-5 * noise,
+        "noise": 0.2 * noise,
+    }[kind]
+    samples = (waveform * 32767).astype(np.int16) if as_int16 else waveform.astype(np.float32)
+    features = extract(samples, sample_rate, FeatureOptions(**dict.fromkeys(_COLUMNS, True)))
+    assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("n_samples", [1, 160])
+def test_less_than_a_window_is_refused(n_samples: int) -> None:
+    with pytest.raises(ValueError, match=f"must hold at least one analysis window .400 samples.*, got {n_samples}"):
+        extract(np.ones(n_samples), RATE)
+
+
+def test_an_hour_is_analysed() -> None:
+    waveform = np.tile(_voice_like(), 3600)
+    features = extract(waveform, RATE)
+    assert features.shape == (360001, 28)
+    assert np.isfinite(features).all()
+    np.testing.assert_allclose(features[200_100:200_200, :13], features[100:200, :13], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("waveform", "message"),
     [
@@ -172,3 +212,16 @@ def test_importing_features_neither_needs_torch_nor_changes_the_environment() ->
         "assert 'torch' not in sys.modules; assert 'soxr' not in sys.modules; assert dict(os.environ) == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_compiling_is_said_once_and_what_was_compiled_is_kept(tmp_path: Path) -> None:
+    code = (
+        "import numpy, serfast.features.deltas as deltas;"
+        "deltas.deltas(numpy.ones((9, 2), 'f4')); deltas.deltas(numpy.ones((9, 2), 'f4'), width=3)"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True).stderr
+        for _ in range(2)
+    ]
+    assert said == ["serfast: compiling feature kernels, once for this machine ...\n", ""]

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from serfast.features import FeatureOptions
 from serfast.features.mel import dct_matrix, mel_filters
 from serfast.features.spectrum import mfcc
+from tests.features.voices import gliding_voice
+
+FROZEN = np.load(Path(__file__).parent / "frozen" / "frozen.npz")
 
 OPTIONS = {
     "paper": FeatureOptions(),
@@ -26,16 +29,6 @@ OPTIONS = {
     "hop_longer_than_the_window": FeatureOptions(hop_ms=40.0),
     "odd_window": FeatureOptions(sample_rate=22050, n_fft=1024, mel_high_hz=11025.0),
 }
-
-
-def _voice_like(sample_rate: int, duration_s: float = 1.5) -> NDArray[np.float32]:
-    """A gliding voice, then breath noise 50 dB below, then silence."""
-    count = int(sample_rate * duration_s)
-    phase = 2 * np.pi * np.cumsum(np.geomspace(90, 260, count)) / sample_rate
-    voice = sum(np.sin(order * phase) / order**1.5 for order in range(1, 30))
-    noise = 0.003 * np.random.default_rng(1).standard_normal(count)
-    place = np.arange(count) / count
-    return (0.2 * np.where(place < 0.5, voice + noise, np.where(place < 0.8, noise, 0))).astype(np.float32)
 
 
 def _librosa_mfcc(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float32]:
@@ -64,12 +57,12 @@ def _librosa_mfcc(samples: NDArray[np.float32], options: FeatureOptions) -> NDAr
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_mfcc_equals_librosa(options: FeatureOptions) -> None:
-    samples = _voice_like(options.sample_rate)
+    samples = gliding_voice(options.sample_rate)
     np.testing.assert_allclose(mfcc(samples, options), _librosa_mfcc(samples, options), atol=1e-3, rtol=0)
 
 
 def test_mfcc_equals_librosas_own_call() -> None:
-    samples = _voice_like(16000)
+    samples = gliding_voice(16000)
     expected = librosa.feature.mfcc(
         y=samples, sr=16000, n_mfcc=13, n_fft=512, win_length=400, hop_length=160, window="hamming", n_mels=40, fmin=20
     )
@@ -127,3 +120,31 @@ def test_twice_the_amplitude_adds_six_decibels_to_every_band() -> None:
     samples = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     difference = (mfcc(2 * samples, options) - mfcc(samples, options)) @ dct_matrix(options)
     np.testing.assert_allclose(difference, 20 * np.log10(2), atol=1e-3)
+
+
+@pytest.mark.parametrize("framing", ["whole_windows", "mirrored"])
+def test_mfcc_equals_kaldi(framing: str) -> None:
+    coefficients = mfcc(gliding_voice(), FeatureOptions.kaldi(framing=framing))
+    np.testing.assert_allclose(coefficients, FROZEN[f"kaldi_{framing}"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("n_samples", [400, 401, 479, 480, 799, 800, 801])
+def test_mirrored_frames_repeat_the_waveform_backwards(n_samples: int) -> None:
+    samples = np.random.default_rng(n_samples).standard_normal(n_samples).astype(np.float32)
+    mirrored = np.concatenate([samples[:120][::-1], samples, samples[::-1][:400]])
+    whole = mfcc(mirrored, FeatureOptions(framing="whole_windows"))
+    coefficients = mfcc(samples, FeatureOptions(framing="mirrored"))
+    assert len(coefficients) == (n_samples + 80) // 160
+    np.testing.assert_allclose(coefficients, whole[: len(coefficients)], atol=1e-4)
+
+
+def test_pre_emphasis_and_mean_belong_to_the_window() -> None:
+    samples = gliding_voice() + np.float32(0.1)
+    options = FeatureOptions(framing="whole_windows", remove_mean=True, pre_emphasis=0.9, n_mfcc=40)
+    window = samples[1600:2000].astype(np.float64)
+    window -= window.mean()
+    emphasised = window - 0.9 * np.concatenate([window[:1], window[:-1]])
+    weight = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(400) / 400)
+    power = np.abs(np.fft.rfft(emphasised * weight, 512)) ** 2
+    decibel = 10 * np.log10(mel_filters(options) @ power)
+    np.testing.assert_allclose(mfcc(samples, options)[10] @ dct_matrix(options), decibel, atol=1e-2)

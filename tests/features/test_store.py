@@ -1,10 +1,11 @@
+import os
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from serfast import FeatureOptions, FeatureStore, extract, extract_corpus, load_corpus
+from serfast import FeatureOptions, FeatureStore, extract, extract_corpus, feature_names, load_corpus
 from serfast.corpora import Corpus, Utterance
 from serfast.errors import CorpusError
 from serfast.features import Normaliser, StoreWriter
@@ -63,7 +64,7 @@ def test_rows_behind_the_last_commit_are_cut_off_and_extracted_again(corpus: Cor
     whole = extract_corpus(corpus, tmp_path / "whole")
     writer = StoreWriter(tmp_path / "store", FeatureOptions(), whole.feature_names)
     writer.append(corpus.utterances[0].key, whole.sources[0], whole.utterance_rows(0))
-    writer.commit(corpus, {corpus.utterances[0].key: whole.sources[0]}, {})
+    writer.commit()
     writer.append(corpus.utterances[1].key, whole.sources[1], np.full((7, 28), np.nan, np.float32))
     writer.close()
     resumed = extract_corpus(corpus, tmp_path / "store")
@@ -78,6 +79,39 @@ def test_a_subset_of_emotions_keeps_the_others_features(corpus: Corpus, tmp_path
     seen = []
     assert len(extract_corpus(corpus, tmp_path / "store", on_progress=seen.append).lengths) == 4
     assert seen[-1].audio_s == 0
+
+
+def test_a_part_of_the_corpus_does_not_hide_the_rest(corpus: Corpus, tmp_path: Path):
+    extract_corpus(corpus, tmp_path / "store")
+    fewer = load_corpus("csv", tmp_path / "manifest.csv", emotions=["sad", "angry"])
+    assert extract_corpus(fewer, tmp_path / "store").corpus.emotions == ("sad", "angry")
+    assert FeatureStore.open(tmp_path / "store").corpus.utterances == corpus.utterances
+
+
+def test_an_unfinished_extraction_is_not_taken_for_a_corpus(corpus: Corpus, tmp_path: Path):
+    writer = StoreWriter(tmp_path / "store", FeatureOptions(), feature_names())
+    writer.append(corpus.utterances[0].key, "x", np.zeros((9, 28), np.float32))
+    writer.commit()
+    writer.close()
+    with pytest.raises(CorpusError, match="must be a finished feature store, got one whose extraction stopped"):
+        FeatureStore.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize("n_kept", [None, 0, 5000])
+def test_lost_rows_are_extracted_again(corpus: Corpus, tmp_path: Path, n_kept: int | None):
+    before = extract_corpus(corpus, tmp_path / "store").gather(range(4))
+    rows = tmp_path / "store" / "rows.f32"
+    rows.unlink() if n_kept is None else os.truncate(rows, n_kept)
+    with pytest.raises(CorpusError, match=r"rows.f32 must hold \d+ rows, got \d+"):
+        FeatureStore.open(tmp_path / "store")
+    assert np.array_equal(extract_corpus(corpus, tmp_path / "store").gather(range(4)), before)
+
+
+def test_features_of_another_version_are_refused(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    extract_corpus(corpus, tmp_path / "store")
+    monkeypatch.setattr("serfast.features.options.FEATURES_VERSION", -1)
+    with pytest.raises(CorpusError, match="must hold features of this version of serfast"):
+        FeatureStore.open(tmp_path / "store")
 
 
 def test_other_options_need_another_folder(corpus: Corpus, tmp_path: Path):
@@ -124,7 +158,6 @@ def test_a_constant_feature_becomes_zero(tmp_path: Path):
     frames[:, 3] = -23.02
     writer = StoreWriter(tmp_path / "store", FeatureOptions(), tuple(map(str, range(28))))
     writer.append("a", "x", frames)
-    writer.commit(Corpus("one", utterances, ("sad",)), {"a": "x"}, {})
+    store = writer.finish(Corpus("one", utterances, ("sad",)), {"a": "x"}, {})
     writer.close()
-    store = FeatureStore.open(tmp_path / "store")
     assert np.abs(Normaliser.fit(store, [0]).apply(store.gather([0]))[:, 3]).max() < 1e-4

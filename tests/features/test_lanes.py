@@ -1,0 +1,102 @@
+"""Values of 16 lanes: what each operation says, against NumPy."""
+
+import numpy as np
+import pytest
+from numba import njit
+from numpy.typing import NDArray
+
+from serfast.features.lanes import (
+    LANES,
+    interleave_high,
+    interleave_low,
+    load,
+    logarithm,
+    lowest_bit,
+    maximum,
+    minimum,
+    peaks,
+    root,
+    splat,
+    store,
+    total,
+)
+from serfast.features.transposition import transpose
+
+Values = NDArray[np.float32]
+
+
+@njit
+def _operate(left: Values, right: Values, results: NDArray[np.float32]) -> None:
+    a, b = load(left, 0), load(right, 0)
+    store(results[0], 0, a + b)
+    store(results[1], 0, a - b)
+    store(results[2], 0, a * b)
+    store(results[3], 0, a / b)
+    store(results[4], 0, maximum(a, b))
+    store(results[5], 0, minimum(a, b))
+    store(results[6], 0, root(b))
+    store(results[7], 0, logarithm(b))
+    store(results[8], 0, interleave_low(a, b))
+    store(results[9], 0, interleave_high(a, b))
+    store(results[10], 0, splat(np.float32(3.5)))
+    results[11, 0] = total(a)
+
+
+def test_operations_equal_numpy() -> None:
+    generator = np.random.default_rng(0)
+    left = generator.standard_normal(LANES).astype(np.float32)
+    right = np.exp(generator.uniform(-60, 60, LANES)).astype(np.float32)
+    results = np.zeros((12, LANES), dtype=np.float32)
+    _operate(left, right, results)
+    turns = np.stack([left, right], axis=1).reshape(-1)
+    expected = [
+        left + right,
+        left - right,
+        left * right,
+        left / right,
+        np.maximum(left, right),
+        np.minimum(left, right),
+    ]
+    expected += [np.sqrt(right), np.log(right), turns[:LANES], turns[LANES:], np.full(LANES, 3.5)]
+    np.testing.assert_allclose(results[:11], expected, rtol=3e-7, atol=1e-7)
+    assert results[11, 0] == pytest.approx(left.sum(), abs=1e-5)
+
+
+@njit
+def _logarithms(values: Values, results: Values) -> None:
+    for at in range(0, values.size, LANES):
+        store(results, at, logarithm(load(values, at)))
+
+
+def test_logarithm_is_right_to_a_few_ulp() -> None:
+    values = np.geomspace(1e-37, 1e37, 16000).astype(np.float32)
+    results = np.empty_like(values)
+    _logarithms(values, results)
+    np.testing.assert_allclose(results, np.log(values.astype(np.float64)), rtol=3e-7, atol=1e-7)
+
+
+@njit
+def _peak_lanes(before: Values, value: Values, after: Values) -> list[int]:
+    bits = peaks(load(before, 0), load(value, 0), load(after, 0), splat(np.float32(0.3)))
+    lanes = [-1]
+    while bits:
+        lanes.append(lowest_bit(bits))
+        bits &= bits - 1
+    return lanes
+
+
+def test_peaks_are_maxima_above_the_least() -> None:
+    before, value, after = np.zeros((3, LANES), dtype=np.float32)
+    value[[0, 3, 7, 9, 15]] = [0.5, 0.2, 0.4, 0.6, 0.3]
+    after[9] = 0.6  # of two equal neighbours the later is the peak
+    before[7] = 0.4
+    assert _peak_lanes(before, value, after)[1:] == [0, 7, 15]
+
+
+@pytest.mark.parametrize(("hop", "n_rows"), [(160, 160), (80, 288), (5, 48), (1, 16)])
+def test_segments_are_transposed(hop: int, n_rows: int) -> None:
+    samples = np.random.default_rng(1).standard_normal(LANES * hop + n_rows + LANES).astype(np.float32)
+    rows = np.empty((n_rows, 2 * LANES), dtype=np.float32)
+    transpose(samples, hop, n_rows, np.empty(2 * LANES * LANES, dtype=np.float32), rows.reshape(-1), 2 * LANES)
+    expected = [[samples[lane * hop + row] for lane in range(LANES)] for row in range(n_rows)]
+    np.testing.assert_array_equal(rows[:, :LANES], expected)
