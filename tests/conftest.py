@@ -65,6 +65,6 @@ def _make_store(
     for utterance, frames in zip(utterances, features, strict=True):
         writer.append(utterance.key, f"content of {utterance.key}", frames)
     corpus = Corpus("made-up", tuple(utterances), EMOTIONS)
-    writer.commit(corpus, {utterance.key: f"content of {utterance.key}" for utterance in utterances}, {})
+    store = writer.finish(corpus, {utterance.key: f"content of {utterance.key}" for utterance in utterances}, {})
     writer.close()
-    return FeatureStore.open(path)
+    return store

@@ -56,8 +56,8 @@ class FeatureStore:
     """Features of a corpus on disk, one entry per utterance of ``corpus``.
 
     ``first_rows`` and ``lengths`` (utterance,) locate the frames of each utterance in ``rows`` (row, feature).
-    ``sources`` are content digests of the recordings' files. ``broken`` maps the key of each utterance that could not be
-    extracted to the reason; those utterances are not in ``corpus``.
+    ``sources`` are content digests of the recordings' files. ``broken`` maps the key of each utterance that could not
+    be extracted to the reason; those utterances are not in ``corpus``.
     """
 
     path: Path
