@@ -46,7 +46,7 @@ def full_precision_products():
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("n_units", [1, 3, 28, 256, 300])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_matches_the_reference_within_the_error_budget(run, check, dtype, n_units, score, dropout):
     case = example(n_units, score, dtype)
     options = {"dropout": dropout, "training": dropout > 0, "seed": 11}
@@ -96,20 +96,30 @@ def test_same_input_gives_the_same_bits_twice(run):
         assert torch.equal(first, second)
 
 
-def test_one_captured_graph_serves_other_lengths():
-    hidden, lengths, query, _, _ = on_cuda(*example(64, "query"))
-    utterances = Lengths.packed(lengths, device=hidden.device)
-    arguments = (hidden, utterances.first_rows, utterances.on_device, query, None, None, 0, int(lengths.max()))
-    torch.ops.serfast.attention_pool(*arguments)
+@pytest.mark.parametrize("threshold", [0, 32768])
+def test_one_captured_graph_serves_three_sets_of_lengths(threshold):
+    hidden, lengths, query, _, slopes = on_cuda(*example(64, "query"))
+    utterances, seeds = Lengths.packed(lengths, device=hidden.device), torch.arange(len(lengths), device="cuda")
+    arguments = (hidden, utterances.first_rows, utterances.on_device, query, None, seeds, None)
+
+    def forward_and_backward(*arguments):
+        pool, backward = torch.ops.serfast.attention_pool, torch.ops.serfast.attention_pool_backward
+        context, weights = pool(*arguments, threshold, len(hidden))
+        needs = (True, True, False)
+        gradients = backward(*slopes, *arguments, context, weights, threshold, len(hidden), *needs)
+        return [context, weights, *gradients[:2]]
+
+    forward_and_backward(*arguments)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        context, _ = torch.ops.serfast.attention_pool(*arguments)
-    others = Lengths.packed(lengths.flip(0), device=hidden.device)
-    utterances.first_rows.copy_(others.first_rows)
-    utterances.on_device.copy_(others.on_device)
-    graph.replay()
-    expected, _ = attention_pool(hidden, others, query)
-    assert torch.equal(context, expected)
+        got = forward_and_backward(*arguments)
+    for others in (lengths, lengths.flip(0), torch.tensor([500, 1, 1, 2, 0, 523])):
+        first_rows = others.cumsum(0) - others
+        utterances.first_rows.copy_(first_rows)
+        utterances.on_device.copy_(others)
+        graph.replay()
+        expected = forward_and_backward(hidden, first_rows.cuda(), others.cuda(), query, None, seeds, None)
+        assert all(torch.equal(result, truth) for result, truth in zip(got, expected, strict=True))
 
 
 def test_opcheck():
@@ -117,4 +127,32 @@ def test_opcheck():
     utterances = Lengths.packed(lengths, device=hidden.device)
     seeds = torch.arange(len(lengths), device=hidden.device)
     arguments = (hidden.requires_grad_(), utterances.first_rows, utterances.on_device, query.requires_grad_(), None)
-    torch.library.opcheck(torch.ops.serfast.attention_pool.default, (*arguments, seeds, 30000, utterances.max_length))
+    torch.library.opcheck(
+        torch.ops.serfast.attention_pool.default, (*arguments, seeds, None, 30000, utterances.max_length)
+    )
+
+
+@pytest.mark.parametrize("score", ["query", "projection"])
+def test_group_matches_the_cpu(run, score):
+    hidden, lengths, query, projection, slopes = example(40, score)
+    group = torch.tensor([0, 0, 2, 1, 1, 2])
+    query = torch.stack([query, query.flip(0), query * 2])
+    projection = None if projection is None else torch.stack([projection, projection.flip(0), projection * 0.5])
+    case, options = (hidden, lengths, query, projection, slopes), {"dropout": 0.2, "training": True, "seed": 4}
+    expected = run(attention_pool, *case, group=group, **options)
+    got = run(attention_pool, *on_cuda(*case), group=group, **options)
+    for result, truth in zip(got, expected, strict=True):
+        torch.testing.assert_close(result.cpu(), truth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(os.environ.get("SERFAST_LARGE_TESTS") != "1", reason="needs 10 GB: set SERFAST_LARGE_TESTS=1")
+def test_more_than_two_to_the_31_elements():
+    lengths = torch.tensor([4_100_000, 3, 200_000])
+    hidden = torch.randn(int(lengths.sum()), 512, device="cuda", dtype=torch.bfloat16)
+    assert hidden.numel() > 2**31
+    query = torch.randn(512, device="cuda") / 512**0.5
+    context, weights = attention_pool(hidden, lengths, query)
+    tail = hidden[-200_000:]
+    alone = attention_pool(tail, lengths[2:], query)
+    assert torch.equal(context[2], alone[0][0])
+    assert torch.equal(weights[-200_000:], alone[1])

@@ -87,3 +87,73 @@ def test_activation_checkpoint_gives_the_same_gradient():
     context = torch.utils.checkpoint.checkpoint(pool, hidden, query, use_reentrant=False)
     got = torch.autograd.grad(context.sum(), (hidden, query))
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_exports_with_dynamic_rows():
+    class Pool(torch.nn.Module):
+        def forward(self, hidden, first_rows, lengths, query):
+            return torch.ops.serfast.attention_pool(hidden, first_rows, lengths, query, None, None, None, 0, 6)
+
+    hidden, query, _ = (tensor.detach() for tensor in tensors())
+    utterances = Lengths.packed(LENGTHS)
+    rows, batch = torch.export.Dim("rows", min=2), torch.export.Dim("batch", min=2)
+    program = torch.export.export(
+        Pool(),
+        (hidden, utterances.first_rows, utterances.on_device, query),
+        dynamic_shapes=({0: rows}, {0: batch}, {0: batch}, None),
+    )
+    hidden, others = torch.randn(12, 5), Lengths.packed(torch.tensor([2, 4, 5, 1]))
+    got = program.module()(hidden, others.first_rows, others.on_device, query)
+    expected = attention_pool(hidden, others, query)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_door_exports():
+    utterances = Lengths.packed(LENGTHS)
+
+    class Pool(torch.nn.Module):
+        def forward(self, hidden, query):
+            return attention_pool(hidden, utterances, query)
+
+    hidden, query, _ = (tensor.detach() for tensor in tensors())
+    got = torch.export.export(Pool(), (hidden, query)).module()(hidden, query)
+    assert all(torch.equal(a, b) for a, b in zip(got, attention_pool(hidden, LENGTHS, query), strict=True))
+
+
+@pytest.mark.parametrize("score", ["query", "projected"])
+def test_retained_graph_survives_an_error_and_gives_the_same_gradient_three_times(score):
+    hidden, query, matrix = tensors()
+    projection = matrix[:5].detach().requires_grad_() if score == "projected" else None
+    options = {"dropout": 0.5, "training": True, "seed": 3}
+    context, weights = attention_pool(hidden, LENGTHS, query, projection, **options)
+    loss = context.square().sum() + weights.square().sum()
+    leaves = [x for x in (hidden, query, projection) if x is not None]
+    first = torch.autograd.grad(loss, leaves, retain_graph=True)
+    with pytest.raises(ValueError, match="lengths must sum to"):
+        attention_pool(hidden, LENGTHS + 1, query, projection, **options)
+    with pytest.raises(RuntimeError, match="shape"):
+        torch.autograd.grad(loss, leaves, torch.ones(2), retain_graph=True)
+    for _ in range(2):
+        again = torch.autograd.grad(loss, leaves, retain_graph=True)
+        assert all(torch.equal(a, b) for a, b in zip(again, first, strict=True))
+    repeated = attention_pool(hidden, LENGTHS, query, projection, **options)
+    assert torch.equal(repeated[0], context)
+    assert torch.equal(repeated[1], weights)
+
+
+@pytest.mark.parametrize("through", ["context", "weights", "both"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("needs", ["hidden", "query", "projection"])
+def test_gradient_that_is_asked_for_alone_is_the_same(needs, dropout, through):
+    hidden, query, matrix = tensors(dtype=torch.float64)
+    leaves = {"hidden": hidden, "query": query, "projection": matrix[:5].detach().requires_grad_()}
+
+    def gradients(wanted):
+        given = {name: leaf if name in wanted else leaf.detach() for name, leaf in leaves.items()}
+        context, weights = attention_pool(
+            given["hidden"], LENGTHS, given["query"], given["projection"], dropout=dropout, training=True, seed=3
+        )
+        loss = {"context": context, "weights": weights, "both": context.sum() + weights}[through].square().sum()
+        return dict(zip(wanted, torch.autograd.grad(loss, [given[name] for name in wanted]), strict=True))
+
+    torch.testing.assert_close(gradients([needs])[needs], gradients(list(leaves))[needs])

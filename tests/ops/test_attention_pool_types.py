@@ -1,5 +1,6 @@
 """attention_pool in half precision, under autocast, and with a query for every group."""
 
+import os
 import re
 
 import pytest
@@ -148,3 +149,16 @@ def test_misused_group_is_named(error, message, query, projection, group):
     group = torch.tensor(group) if isinstance(group, tuple) else group
     with pytest.raises(error, match=re.escape(message)):
         attention_pool(torch.zeros(5, 4), torch.tensor([2, 3]), query, projection, group=group)
+
+
+@pytest.mark.skipif(os.environ.get("SERFAST_LARGE_TESTS") != "1", reason="needs 10 GB: set SERFAST_LARGE_TESTS=1")
+def test_more_than_two_to_the_31_elements():
+    lengths = torch.tensor([4_100_000, 3, 200_000])
+    hidden = torch.zeros(int(lengths.sum()), 512, dtype=torch.bfloat16)
+    hidden[-200_000:].normal_(generator=torch.Generator().manual_seed(0))
+    query = torch.ones(512) / 512
+    context, weights = attention_pool(hidden, lengths, query)
+    alone = attention_pool(hidden[-200_000:], lengths[2:], query)
+    assert torch.equal(context[2], alone[0][0])
+    assert torch.equal(weights[-200_000:], alone[1])
+    assert not context[:2].any()
