@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 from serfast.errors import CorpusError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from serfast.corpora import Corpus
     from serfast.evaluation import Result
     from serfast.metrics import Scores
@@ -19,21 +21,30 @@ __all__ = ["app", "main"]
 STOPPED = 130
 """Exit code of a command that was interrupted, as shells have it."""
 
+RESUMABLE_COMMANDS = ("demo", "features", "train", "cross-validate")
+RESUMABLE = "; the same command goes on where this one stopped"
+
 
 class _Commands(TyperGroup):
     # An error is one line, or a traceback under --debug; Ctrl-C leaves a run that can be resumed.
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # --debug may stand before the command or behind it.
+        if "--debug" in args:
+            args = ["--debug", *(word for word in args if word != "--debug")]
+        return list(super().parse_args(ctx, args))
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("stopped; the same command goes on where this one stopped", err=True)
+            typer.echo("stopped" + (RESUMABLE if ctx.invoked_subcommand in RESUMABLE_COMMANDS else ""), err=True)
             raise typer.Exit(STOPPED) from None
         except (typer.Exit, typer.Abort):
             raise
         except (CorpusError, OSError, RuntimeError, TypeError, ValueError) as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -98,6 +109,7 @@ def demo(
     from serfast.evaluation import cross_validate
 
     typer.echo("Making the synthetic corpus ...", err=True)
+    output = output / f"seed-{seed}"
     synthetic.generate(output / "corpus", seed=seed)
     corpus = load_corpus("synthetic", output / "corpus")
     result = cross_validate(corpus, output=output / "run", store=output / "features", seed=seed, **DEMO_RECIPE)
@@ -154,8 +166,7 @@ def train(
         store=store,
         exclude=exclude or (),
         device=device,
-        pooling=pooling,
-        **_parse_settings(options),
+        **_recipe_options(pooling, options),
     )
     _show(result)
 
@@ -193,8 +204,7 @@ def cross_validate(
         store=store,
         exclude=exclude or (),
         device=device,
-        pooling=pooling,
-        **_parse_settings(options),
+        **_recipe_options(pooling, options),
     )
     _show(result)
 
@@ -210,6 +220,7 @@ def evaluate(
     ] = None,
     emotions: EmotionsOption = None,
     store: StoreOption = None,
+    exclude: ExcludeOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Show the scores of a finished run, or score a trained model on another corpus."""
@@ -221,7 +232,9 @@ def evaluate(
     if root is None:
         raise ValueError("root must be given with a corpus, got none")
     loaded = _load(corpus, root, emotions)
-    _show_scores(evaluation.evaluate(run, loaded, store=store, device=device), f"{run} on {loaded.name}")
+    _show_scores(
+        evaluation.evaluate(run, loaded, store=store, exclude=exclude or (), device=device), f"{run} on {loaded.name}"
+    )
 
 
 @app.command()
@@ -240,11 +253,9 @@ def predict(
     if as_json:
         typer.echo(json.dumps([prediction.to_dict() for prediction in predictions], indent=2))
         return
-    from rich.console import Console
-
     from serfast.reports import prediction_table
 
-    Console().print(prediction_table(predictions))
+    _print_table(prediction_table(predictions))
 
 
 @app.command()
@@ -268,10 +279,12 @@ def _load(corpus: str, root: Path, emotions: str | None) -> "Corpus":
 
 
 def _parse_emotions(text: str) -> dict[str, list[str]]:
-    chosen = {}
+    chosen: dict[str, list[str]] = {}
     for part in text.split(","):
-        name, _, merged = part.strip().partition("=")
-        chosen[name] = merged.split("+") if merged else [name]
+        name, _, merged = (word.strip() for word in part.partition("="))
+        if name in chosen:
+            raise ValueError(f"--emotions must name each emotion once, got {name} twice")
+        chosen[name] = [word.strip() for word in merged.split("+")] if merged else [name]
     return chosen
 
 
@@ -288,13 +301,26 @@ def _parse_settings(settings: list[str] | None) -> dict[str, Any]:
     return parsed
 
 
-def _show(result: "Result") -> None:
-    from rich.console import Console
+def _recipe_options(pooling: str, settings: list[str] | None) -> dict[str, Any]:
+    from serfast.evaluation import Recipe
 
+    options = _parse_settings(settings)
+    if "pooling" in options:
+        raise ValueError("--set must not name pooling, which has an option of its own: --pooling")
+    options["pooling"] = pooling
+    Recipe.from_options(**options)  # a wrong name or value is said before anything else happens
+    return options
+
+
+def _show(result: "Result") -> None:
     from serfast.reports import fold_table
 
+    for note in result.notes:
+        typer.echo(f"{result.corpus}: {note}")
+    if result.excluded:
+        typer.echo(f"excluded: {', '.join(result.excluded)}")
     typer.echo(f"\n{result.corpus}, {result.protocol}: each fold's {result.part} part; epoch selected / epochs run")
-    Console().print(fold_table(result))
+    _print_table(fold_table(result))
     _show_scores(result.pooled, f"all folds pooled, {result.part} part")
     if result.part == "validation":
         typer.echo("These utterances chose the epoch: the scores flatter. Unseen speakers: serfast cross-validate.")
@@ -302,16 +328,22 @@ def _show(result: "Result") -> None:
 
 
 def _show_scores(scores: "Scores", title: str) -> None:
-    from rich.console import Console
-
     from serfast.reports import confusion_table, score_remarks, score_table
 
-    console = Console()
-    typer.echo("\nconfusion: truth by row, prediction by column")
-    console.print(confusion_table(scores))
-    typer.echo(f"\n{title}")
-    console.print(score_table(scores))
+    typer.echo("confusion: truth by row, prediction by column")
+    _print_table(confusion_table(scores))
+    typer.echo(title)
+    _print_table(score_table(scores))
     typer.echo(score_remarks(scores))
+
+
+def _print_table(table: "Table") -> None:
+    from rich.console import Console
+
+    # A table that is wider than the terminal is wrapped by it, never cut: nothing of a result is lost.
+    width = Console(width=10_000).measure(table).maximum
+    console = Console(highlight=False)
+    console.print(table, width=max(console.width, width), crop=False, overflow="ignore", no_wrap=True, soft_wrap=True)
 
 
 DEMO_RECIPE: dict[str, Any] = {"n_epochs": 12, "patience": 4, "batch_size": 16}

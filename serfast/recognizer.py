@@ -65,7 +65,8 @@ class Recognizer:
         """Load the model of a training run, or of one fold of a cross-validation.
 
         Raises:
-            CorpusError: if ``folder`` holds no model; for a whole cross-validation the error lists its folds.
+            CorpusError: if ``folder`` holds no model or one of another version of serfast; for a whole cross-validation
+                the error lists its folds.
         """
         folder = Path(folder)
         if not (folder / MODEL).is_file():
@@ -73,14 +74,19 @@ class Recognizer:
             remedy = f": it is a cross-validation, name one of its folds: {', '.join(folds)}" if folds else ""
             raise CorpusError(f"{folder} must hold a trained model ({MODEL}), got none{remedy}")
         tensors, facts = load_tensors(folder / MODEL)
-        model_options, emotions = ModelOptions(**facts["model"]), tuple(facts["emotions"])
+        try:
+            model_options, emotions = ModelOptions(**facts["model"]), tuple(facts["emotions"])
+            options, digest = FeatureOptions.from_dict(facts["features"]), facts["features_digest"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorpusError(f"{folder / MODEL} must be a model of this version of serfast, got {error}") from error
+        if digest != options.digest():
+            raise CorpusError(f"{folder / MODEL} must expect features of this version of serfast, got other ones")
         normaliser = Normaliser(
             **{name: tensor.numpy() for name, tensor in select_tensors(tensors, "normaliser").items()}
         )
         model = EmotionClassifier(len(normaliser.mean), len(emotions), model_options)
         model.load_state_dict(select_tensors(tensors, "model"))
         where = resolve_device(device)
-        options = FeatureOptions.from_dict(facts["features"])
         return cls(model.to(where).eval(), normaliser, emotions, options, model_options, where)
 
     def save(self, folder: Path) -> None:
@@ -90,6 +96,7 @@ class Recognizer:
         facts = {
             "emotions": list(self.emotions),
             "features": self.feature_options.to_dict(),
+            "features_digest": self.feature_options.digest(),
             "model": asdict(self.model_options),
         }
         save_tensors(folder / MODEL, tensors, facts)
@@ -125,14 +132,14 @@ class Recognizer:
         return answer(self.model, store, self.normaliser, indices, batch_size=batch_size, device=self.device)
 
     def _prediction(self, path: Path, answers: Answers, place: int, n_frames: int) -> Prediction:
-        logits = answers.logits[place]
-        exponentials = np.exp(logits.astype(np.float64) - logits.max())
-        probabilities = exponentials / exponentials.sum()
+        def by_emotion(values: NDArray[Any]) -> dict[str, float]:
+            return dict(zip(self.emotions, values[place].tolist(), strict=True))
+
         return Prediction(
             path=path,
-            emotion=self.emotions[int(logits.argmax())],
-            probabilities=dict(zip(self.emotions, probabilities.tolist(), strict=True)),
-            logits=dict(zip(self.emotions, logits.tolist(), strict=True)),
+            emotion=self.emotions[answers.predicted[place]],
+            probabilities=by_emotion(answers.probabilities),
+            logits=by_emotion(answers.logits),
             attention_weights=answers.attention_weights[place],
             times_s=frame_times_s(n_frames, self.feature_options),
         )

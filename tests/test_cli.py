@@ -94,6 +94,10 @@ def test_an_error_is_one_line_and_a_traceback_under_debug(corpus_root: Path, tmp
     assert len(process.stderr.strip().splitlines()) == 1
     assert "nowhere" in process.stderr
     assert "Traceback" in run("--debug", "train", "emodb", tmp_path / "nowhere", code=1).stderr
+    assert "Traceback" in run("train", "emodb", tmp_path / "nowhere", "--debug", code=1).stderr
+    assert (
+        "--set must not name pooling" in run("train", "synthetic", corpus_root, "--set", "pooling=mean", code=1).stderr
+    )
     assert "options must be among" in run("train", "synthetic", corpus_root, "--set", "lr=1", code=1).stderr
     assert "No such command" in run("fly", code=2).stderr
 

@@ -1,16 +1,17 @@
 """Cross-corpus evaluation: scores of a trained model on a corpus that it has not seen."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from serfast.corpora import Corpus
 from serfast.errors import CorpusError
-from serfast.evaluation.experiment import SPLITS
-from serfast.evaluation.fold import predict_part
+from serfast.evaluation.corpus_features import corpus_features, without_excluded
+from serfast.evaluation.fold import FOLD, predict_part
 from serfast.evaluation.progress import Progress
-from serfast.evaluation.results import score_predictions
-from serfast.features import FeatureStore, default_store_path, extract_corpus
+from serfast.evaluation.protocol import recording_ids
+from serfast.evaluation.results import read_json, score_predictions
+from serfast.evaluation.run_folder import SPLITS
+from serfast.features import FeatureStore
 from serfast.metrics import Scores
 from serfast.recognizer import Recognizer
 
@@ -22,6 +23,7 @@ def evaluate(
     corpus: Corpus,
     *,
     store: str | Path | None = None,
+    exclude: Sequence[str] = (),
     batch_size: int = 16,
     device: str = "auto",
     progress: bool = True,
@@ -32,13 +34,15 @@ def evaluate(
         run: folder that :meth:`serfast.Recognizer.load` reads.
         corpus: labelled recordings whose emotions the model knows.
         store: folder of the feature store; one in the user's cache when None.
+        exclude: keys of utterances to leave out, such as broken recordings.
         batch_size: utterances at a time; changes nothing but speed.
         device: "auto", "cpu" or "cuda".
         progress: print the extraction's progress to standard error.
 
     Raises:
-        ValueError: if the model does not know an emotion of the corpus, or saw one of its recordings in training.
-        CorpusError: if a recording is broken.
+        ValueError: if the model does not know an emotion of the corpus or saw one of its recordings in training, or
+            if recordings are broken and not excluded.
+        CorpusError: if ``run`` is not a run.
     """
     recognizer = Recognizer.load(run, device=device)
     unknown = sorted(set(corpus.emotions) - set(recognizer.emotions))
@@ -47,30 +51,26 @@ def evaluate(
             f"corpus must only hold the model's emotions ({', '.join(recognizer.emotions)}), got {', '.join(unknown)}: "
             f"choose or merge emotions when loading it"
         )
-    path = default_store_path(corpus, recognizer.feature_options) if store is None else store
-    on_progress = Progress(progress).extraction
-    features = extract_corpus(corpus, path, recognizer.feature_options, on_progress=on_progress)
-    if features.broken:
-        raise CorpusError("corpus must hold sound recordings only, got\n  " + "\n  ".join(features.broken.values()))
+    shown = Progress(progress)
+    features = corpus_features(corpus, recognizer.feature_options, store=store, progress=shown)
+    features = without_excluded(features, exclude, progress=shown)
     _refuse_seen(Path(run), features)
-    indices: Sequence[int] = range(len(corpus.utterances))
+    indices: Sequence[int] = range(len(features.lengths))
     predictions = predict_part(recognizer, features, indices, fold="", batch_size=batch_size)
     return score_predictions(predictions, recognizer.emotions)
 
 
 def _refuse_seen(run: Path, features: FeatureStore) -> None:
-    # The splits of a fold's run lie two folders up: run/folds/<fold>.
-    path = run / SPLITS if (run / SPLITS).exists() else run.parent.parent / SPLITS
-    if not path.exists():
-        raise CorpusError(f"{run} must be a run or one of its folds, got a model without {SPLITS}")
-    splits = json.loads(path.read_text())
-    folds = [fold for fold in splits["folds"] if path.parent == run or fold["name"] == run.name]
-    seen = {splits["sources"][key] for fold in folds for part in ("train", "validation") for key in fold[part]}
-    shared = [
-        utterance.key
-        for utterance, source in zip(features.corpus.utterances, features.sources, strict=True)
-        if source in seen
-    ]
+    # The splits of a training run lie beside its model, those of a fold two folders up: run/folds/<fold>.
+    run = run.resolve()
+    path = run / SPLITS if (run / SPLITS).exists() else run.parents[1] / SPLITS
+    splits, name = read_json(path), read_json(run / FOLD)["name"]
+    folds = [fold for fold in splits["folds"] if fold["name"] == name]
+    if len(folds) != 1:
+        raise CorpusError(f"{path} must list the fold {name} once, got it {len(folds)} times")
+    seen = {splits["sources"][key] for part in ("train", "validation") for key in folds[0][part]}
+    ids = zip(features.corpus.utterances, recording_ids(features), strict=True)
+    shared = [utterance.key for utterance, recording in ids if recording in seen]
     if shared:
         raise ValueError(
             f"corpus must not hold recordings that the model was trained or selected on, got {len(shared)} of them, "

@@ -1,7 +1,5 @@
 """The main job: train and evaluate models on a corpus, in a run folder that can be stopped and resumed."""
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,21 +7,19 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from serfast import atomic
 from serfast.corpora import Corpus
-from serfast.environment import versions
-from serfast.evaluation.fold import run_fold
+from serfast.evaluation.corpus_features import corpus_features, without_excluded
+from serfast.evaluation.fold import fold_folder, run_fold
 from serfast.evaluation.progress import Progress
-from serfast.evaluation.protocol import SINGLE, Protocol, make_protocol
+from serfast.evaluation.protocol import SINGLE, Protocol, lay_folds, make_protocol
 from serfast.evaluation.recipe import Recipe
 from serfast.evaluation.results import RESULT, FoldResult, Result, UtterancePrediction, score_predictions
-from serfast.features import FeatureOptions, FeatureStore, default_store_path, extract_corpus
+from serfast.evaluation.run_folder import claim
+from serfast.features import FeatureStore
 from serfast.ops import resolve_device
 from serfast.training import EpochRecord
 
 __all__ = ["cross_validate", "train"]
-
-RECIPE, SPLITS = "recipe.json", "splits.json"
 
 
 def train(
@@ -55,7 +51,16 @@ def train(
         ValueError: if an option, the corpus or the folder does not fit, or recordings are broken and not excluded.
         CorpusError: if data on disk break a rule.
     """
-    return _experiment(corpus, SINGLE, Path(output), store, exclude, device, Progress(progress), options)
+    return _experiment(
+        corpus,
+        SINGLE,
+        options,
+        output=Path(output),
+        store=store,
+        exclude=exclude,
+        device=resolve_device(device),
+        progress=Progress(progress),
+    )
 
 
 def cross_validate(
@@ -76,39 +81,69 @@ def cross_validate(
 
     Source of protocol "paper": Huang and Narayanan (2016), section 4.
     """
-    return _experiment(corpus, protocol, Path(output), store, exclude, device, Progress(progress), options)
+    return _experiment(
+        corpus,
+        protocol,
+        options,
+        output=Path(output),
+        store=store,
+        exclude=exclude,
+        device=resolve_device(device),
+        progress=Progress(progress),
+    )
 
 
 def _experiment(
     corpus: Corpus | FeatureStore,
     protocol_name: str,
-    output: Path,
-    store_path: str | Path | None,
-    exclude: Sequence[str],
-    device_name: str,
-    progress: Progress,
     options: dict[str, Any],
+    *,
+    output: Path,
+    store: str | Path | None,
+    exclude: Sequence[str],
+    device: torch.device,
+    progress: Progress,
 ) -> Result:
     recipe = Recipe.from_options(**options)
-    device = resolve_device(device_name)
-    features = _without_excluded(_features(corpus, recipe.features, options, store_path, progress), exclude)
-    recipe = dataclasses.replace(recipe, features=features.options)
+    if isinstance(corpus, Corpus):
+        lay_folds(protocol_name, corpus)  # what does not fit is said before hours of extraction, not after
+    features = corpus_features(corpus, recipe.features, store=store, progress=progress)
+    features = without_excluded(features, exclude, progress=progress)
     protocol = make_protocol(protocol_name, features)
     output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / ".lock", timeout=0):
-            return _run(features, protocol, recipe, output, device, progress)
+            claim(output, {"protocol": protocol_name, **_identity(features, recipe, exclude)}, protocol)
+            if (output / RESULT).exists():
+                progress.say(f"{output} holds this run, finished: nothing to do")
+                return Result.load(output)
+            return _run(features, protocol, recipe, output=output, exclude=exclude, device=device, progress=progress)
     except Timeout as error:
         raise ValueError(f"output {output} must not be in use, got a folder that another process trains in") from error
 
 
+def _identity(features: FeatureStore, recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
+    # With the splits, all that decides what a run computes.
+    return {
+        "corpus": features.corpus.name,
+        "emotions": list(features.corpus.emotions),
+        "exclude": sorted(exclude),
+        **recipe.to_dict(),
+        "features": features.options.to_dict(),
+        "features_digest": features.options.digest(),
+    }
+
+
 def _run(
-    features: FeatureStore, protocol: Protocol, recipe: Recipe, output: Path, device: torch.device, progress: Progress
+    features: FeatureStore,
+    protocol: Protocol,
+    recipe: Recipe,
+    *,
+    output: Path,
+    exclude: Sequence[str],
+    device: torch.device,
+    progress: Progress,
 ) -> Result:
-    _claim(output, features, protocol, recipe)
-    if (output / RESULT).exists():
-        progress.say(f"{output} holds this run, finished: nothing to do")
-        return Result.load(output)
     folds: list[FoldResult] = []
     predictions: list[UtterancePrediction] = []
     for n_fold, fold in enumerate(protocol.folds, start=1):
@@ -117,7 +152,7 @@ def _run(
             n_folds, n_epochs = len(protocol.folds), recipe.training.n_epochs
             progress.epoch(record, fold=name, n_fold=n_fold, n_folds=n_folds, n_epochs=n_epochs)
 
-        folder = output if protocol.name == SINGLE else output / "folds" / fold.name.replace("/", "%2F")
+        folder = output if protocol.name == SINGLE else fold_folder(output, fold.name)
         found, found_predictions = run_fold(features, fold, recipe, folder, device, on_epoch)
         folds.append(found)
         predictions.extend(found_predictions)
@@ -132,71 +167,9 @@ def _run(
         predictions=tuple(predictions),
         splits_digest=protocol.digest,
         training_seconds=sum(fold.seconds_per_epoch * fold.n_epochs for fold in folds),
-        environment={**versions(), "device": str(device)},
+        excluded=tuple(sorted(exclude)),
+        notes=features.corpus.notes,
         output=output,
     )
     result.save()
     return result
-
-
-def _features(
-    corpus: Corpus | FeatureStore,
-    feature_options: FeatureOptions,
-    options: dict[str, Any],
-    store_path: str | Path | None,
-    progress: Progress,
-) -> FeatureStore:
-    if isinstance(corpus, FeatureStore):
-        asked = options.keys() & {field.name for field in dataclasses.fields(FeatureOptions)}
-        if asked or store_path is not None:
-            names = ", ".join(sorted(asked) or ["store"])
-            raise ValueError(f"options must not say how a feature store is extracted, got {names}")
-        return corpus
-    for note in corpus.notes:
-        progress.say(f"{corpus.name}: {note}")
-    path = default_store_path(corpus, feature_options) if store_path is None else store_path
-    return extract_corpus(corpus, path, feature_options, on_progress=progress.extraction)
-
-
-def _without_excluded(features: FeatureStore, exclude: Sequence[str]) -> FeatureStore:
-    keys = [utterance.key for utterance in features.corpus.utterances]
-    unknown = sorted(set(exclude) - set(keys) - features.broken.keys())
-    if unknown:
-        raise ValueError(f"exclude must hold keys of utterances, got {', '.join(unknown)}")
-    unnamed = [f"{key}: {reason}" for key, reason in features.broken.items() if key not in exclude]
-    if unnamed:
-        listed = "\n  ".join(unnamed)
-        raise ValueError(f"exclude must name each recording that could not be extracted, got none of\n  {listed}")
-    return features.restrict(index for index, key in enumerate(keys) if key not in exclude)
-
-
-def _claim(output: Path, features: FeatureStore, protocol: Protocol, recipe: Recipe) -> None:
-    # The folder belongs to one recipe on one set of splits: it is empty, or holds the same run.
-    asked = {
-        "corpus": features.corpus.name,
-        "emotions": list(features.corpus.emotions),
-        "protocol": protocol.name,
-        "splits_digest": protocol.digest,
-        **recipe.to_dict(),
-    }
-    path = output / RECIPE
-    if not path.exists():
-        if any(not entry.name.startswith(".") for entry in output.iterdir()):
-            raise ValueError(f"output {output} must be an empty folder or hold a run, got one with other files")
-        atomic.write_json(output / SPLITS, protocol.splits)
-        atomic.write_json(path, asked)
-        return
-    stored, wanted = _flat(json.loads(path.read_text())), _flat(asked)
-    differing = [f"{name} {stored.get(name)!r}" for name in wanted if stored.get(name) != wanted[name]]
-    if differing:
-        raise ValueError(
-            f"output {output} must be empty or hold a run of the same recipe, got one with {', '.join(differing)}: "
-            f"name another folder"
-        )
-
-
-def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in recipe.items():
-        flat.update(value if isinstance(value, dict) else {name: value})
-    return flat

@@ -1,19 +1,21 @@
 """One fold of an experiment: train its model, score it on the part it has not seen, write both to the fold's folder."""
 
-import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
 from serfast import atomic
 from serfast.corpora import Fold
+from serfast.environment import versions
 from serfast.evaluation.recipe import Recipe
 from serfast.evaluation.results import (
     PREDICTIONS,
     FoldResult,
     UtterancePrediction,
+    read_json,
     read_predictions,
     score_predictions,
     write_predictions,
@@ -22,9 +24,14 @@ from serfast.features import FeatureStore
 from serfast.recognizer import Recognizer
 from serfast.training import CHECKPOINT, EpochRecord, TrainedModel, train_model
 
-__all__ = ["predict_part", "run_fold"]
+__all__ = ["FOLD", "fold_folder", "predict_part", "run_fold"]
 
 FOLD = "fold.json"
+
+
+def fold_folder(output: Path, fold: str) -> Path:
+    """Folder of a fold in the run ``output``: its name, with what file systems do not take as ``%XX``."""
+    return output / "folds" / re.sub(r"[%/\\\x00-\x1f]", lambda found: f"%{ord(found[0]):02X}", fold)
 
 
 def run_fold(
@@ -42,7 +49,8 @@ def run_fold(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / FOLD).exists():
         _train_fold(store, fold, recipe, folder, device, on_epoch)
-    facts = json.loads((folder / FOLD).read_text())
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    facts = read_json(folder / FOLD)
     predictions = read_predictions(folder / PREDICTIONS)
     return FoldResult(scores=score_predictions(predictions, store.corpus.emotions), **facts), predictions
 
@@ -51,11 +59,9 @@ def predict_part(
     recognizer: Recognizer, store: FeatureStore, indices: Sequence[int], *, fold: str, batch_size: int
 ) -> tuple[UtterancePrediction, ...]:
     """The recognizer's answers for utterances of a store, beside their truth."""
-    logits = recognizer.answer_store(store, indices, batch_size=batch_size).logits.astype(np.float64)
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    answers = recognizer.answer_store(store, indices, batch_size=batch_size)
     rows = []
-    for index, row in zip(indices, probabilities, strict=True):
+    for index, predicted, row in zip(indices, answers.predicted, answers.probabilities, strict=True):
         utterance = store.corpus.utterances[index]
         rows.append(
             UtterancePrediction(
@@ -63,7 +69,7 @@ def predict_part(
                 key=utterance.key,
                 speaker=utterance.speaker or "",
                 emotion=utterance.emotion,
-                predicted=recognizer.emotions[int(row.argmax())],
+                predicted=recognizer.emotions[predicted],
                 probabilities=dict(zip(recognizer.emotions, row.tolist(), strict=True)),
             )
         )
@@ -86,15 +92,15 @@ def _train_fold(
     scored = fold.test or fold.validation
     predictions = predict_part(recognizer, store, scored, fold=fold.name, batch_size=recipe.training.batch_size)
     write_predictions(folder / PREDICTIONS, predictions, store.corpus.emotions)
-    atomic.write_json(folder / FOLD, _facts(fold, trained))
-    (folder / CHECKPOINT).unlink()
+    atomic.write_json(folder / FOLD, _facts(fold, trained, device))
 
 
-def _facts(fold: Fold, trained: TrainedModel) -> dict[str, str | int | float]:
+def _facts(fold: Fold, trained: TrainedModel, device: torch.device) -> dict[str, Any]:
     seconds = [record.seconds for record in trained.history]
     return {
         "name": fold.name,
         "n_epochs": len(trained.history),
         "best_epoch": trained.best_epoch,
         "seconds_per_epoch": sum(seconds) / len(seconds),
+        "environment": {**versions(), "device": str(device)},
     }

@@ -31,13 +31,14 @@ class UtterancePrediction:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold: the scores of its scored part and how its model was trained."""
+    """One fold: the scores of its scored part, how its model was trained, and with what versions on what device."""
 
     name: str
     scores: Scores
     n_epochs: int
     best_epoch: int
     seconds_per_epoch: float
+    environment: dict[str, str]
 
     @property
     def ua(self) -> float:
@@ -62,7 +63,8 @@ class Result:
         predictions: one per scored utterance.
         splits_digest: names the folds exactly.
         training_seconds: spent in the epochs of all folds, validation included.
-        environment: versions of what the run depends on, and the device.
+        excluded: keys of utterances that were left out on request.
+        notes: what the corpus says of itself: what was left out, merged, or occurs twice.
         output: the run's folder.
     """
 
@@ -75,7 +77,8 @@ class Result:
     predictions: tuple[UtterancePrediction, ...]
     splits_digest: str
     training_seconds: float
-    environment: dict[str, str]
+    excluded: tuple[str, ...]
+    notes: tuple[str, ...]
     output: Path
 
     @classmethod
@@ -88,8 +91,16 @@ class Result:
         output = Path(output)
         if not (output / RESULT).is_file():
             raise CorpusError(f"{output} must hold a finished run ({RESULT}), got none")
-        stored = json.loads((output / RESULT).read_text())
-        predictions = read_predictions(output / PREDICTIONS)
+        stored = read_json(output / RESULT)
+        try:
+            return cls._from_dict(stored, read_predictions(output / PREDICTIONS), output)
+        except (KeyError, TypeError) as error:
+            raise CorpusError(
+                f"{output / RESULT} must be a result of this version of serfast, got {error!r}"
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, stored: dict[str, Any], predictions: tuple[UtterancePrediction, ...], output: Path) -> "Result":
         emotions = tuple(stored["emotions"])
         folds = tuple(
             FoldResult(
@@ -98,6 +109,7 @@ class Result:
                 fold["n_epochs"],
                 fold["best_epoch"],
                 fold["seconds_per_epoch"],
+                fold["environment"],
             )
             for fold in stored["folds"]
         )
@@ -111,7 +123,8 @@ class Result:
             predictions=predictions,
             splits_digest=stored["splits_digest"],
             training_seconds=stored["training_seconds"],
-            environment=stored["environment"],
+            excluded=tuple(stored["excluded"]),
+            notes=tuple(stored["notes"]),
             output=output,
         )
 
@@ -134,13 +147,15 @@ class Result:
                     "n_epochs": fold.n_epochs,
                     "best_epoch": fold.best_epoch,
                     "seconds_per_epoch": fold.seconds_per_epoch,
+                    "environment": fold.environment,
                     **asdict(fold.scores),
                 }
                 for fold in self.folds
             ],
             "splits_digest": self.splits_digest,
             "training_seconds": self.training_seconds,
-            "environment": self.environment,
+            "excluded": list(self.excluded),
+            "notes": list(self.notes),
         }
 
 
@@ -164,16 +179,38 @@ def write_predictions(path: Path, predictions: Sequence[UtterancePrediction], em
 
 
 def read_predictions(path: Path) -> tuple[UtterancePrediction, ...]:
-    """Read what :func:`write_predictions` wrote."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return tuple(
-            UtterancePrediction(
-                row["fold"],
-                row["key"],
-                row["speaker"],
-                row["emotion"],
-                row["predicted"],
-                {name[2:]: float(value) for name, value in row.items() if name.startswith("p_")},
+    """Read what :func:`write_predictions` wrote.
+
+    Raises:
+        CorpusError: if the file is not of that kind.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = tuple(
+                UtterancePrediction(
+                    row["fold"],
+                    row["key"],
+                    row["speaker"],
+                    row["emotion"],
+                    row["predicted"],
+                    {name[2:]: float(value) for name, value in row.items() if name.startswith("p_")},
+                )
+                for row in csv.DictReader(stream)
             )
-            for row in csv.DictReader(stream)
-        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise CorpusError(f"{path} must hold predictions written by serfast, got {error!r}") from error
+    if not rows:
+        raise CorpusError(f"{path} must hold predictions written by serfast, got none")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        CorpusError: if it is missing or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{path} must be a JSON file written by serfast, got {error}") from error

@@ -3,11 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from serfast.checks import flag, integer, number, require
 
 __all__ = ["FEATURES_VERSION", "FeatureOptions"]
 
@@ -206,14 +206,13 @@ class FeatureOptions:
 
     def _check_types(self) -> None:
         for name in _INTEGERS:
-            object.__setattr__(self, name, _integer(name, getattr(self, name)))
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
         for name in _NUMBERS:
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         if self.top_db is not None:
-            object.__setattr__(self, "top_db", _number("top_db", self.top_db))
+            object.__setattr__(self, "top_db", number("top_db", self.top_db))
         for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            flag(name, getattr(self, name))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 allowed = " or ".join(repr(choice) for choice in choices)
@@ -221,57 +220,39 @@ class FeatureOptions:
 
     def _check_framing(self) -> None:
         rate = self.sample_rate
-        _require("sample_rate", f"be at least {_MIN_SAMPLE_RATE}", rate, rate >= _MIN_SAMPLE_RATE)
-        _require("hop_ms", "hold at least one sample", self.hop_ms, self.hop >= 1)
-        _require("window_ms", "hold at least two samples", self.window_ms, self.n_window >= 2)
-        _require("n_fft", "be a power of two", self.n_fft, self.n_fft > 0 and self.n_fft & (self.n_fft - 1) == 0)
-        _require("n_fft", "be at least 4", self.n_fft, self.n_fft >= 4)
-        _require("n_fft", f"hold a window ({self.n_window} samples)", self.n_fft, self.n_fft >= self.n_window)
+        require("sample_rate", f"be at least {_MIN_SAMPLE_RATE}", rate, rate >= _MIN_SAMPLE_RATE)
+        require("hop_ms", "hold at least one sample", self.hop_ms, self.hop >= 1)
+        require("window_ms", "hold at least two samples", self.window_ms, self.n_window >= 2)
+        require("n_fft", "be a power of two", self.n_fft, self.n_fft > 0 and self.n_fft & (self.n_fft - 1) == 0)
+        require("n_fft", "be at least 4", self.n_fft, self.n_fft >= 4)
+        require("n_fft", f"hold a window ({self.n_window} samples)", self.n_fft, self.n_fft >= self.n_window)
 
     def _check_spectrum(self) -> None:
         nyquist_hz = self.sample_rate / 2
-        _require("n_mels", "be at least 1", self.n_mels, self.n_mels >= 1)
-        _require("mel_low_hz", "be at least 0", self.mel_low_hz, self.mel_low_hz >= 0)
-        _require(
+        require("n_mels", "be at least 1", self.n_mels, self.n_mels >= 1)
+        require("mel_low_hz", "be at least 0", self.mel_low_hz, self.mel_low_hz >= 0)
+        require(
             "mel_high_hz",
             f"lie above mel_low_hz ({self.mel_low_hz:g}) and be at most {nyquist_hz:g}, half the sample rate",
             self.mel_high_hz,
             self.mel_low_hz < self.mel_high_hz <= nyquist_hz,
         )
-        _require("power", "be 1 or 2", self.power, self.power in (1.0, 2.0))
-        _require("n_mfcc", f"lie in 1..n_mels ({self.n_mels})", self.n_mfcc, 1 <= self.n_mfcc <= self.n_mels)
-        _require("pre_emphasis", "lie in 0..1", self.pre_emphasis, 0 <= self.pre_emphasis <= 1)
-        _require("lifter", "be at least 0", self.lifter, self.lifter >= 0)
-        _require("log_floor", "be at least 1e-30", self.log_floor, self.log_floor >= 1e-30)
+        require("power", "be 1 or 2", self.power, self.power in (1.0, 2.0))
+        require("n_mfcc", f"lie in 1..n_mels ({self.n_mels})", self.n_mfcc, 1 <= self.n_mfcc <= self.n_mels)
+        require("pre_emphasis", "lie in 0..1", self.pre_emphasis, 0 <= self.pre_emphasis <= 1)
+        require("lifter", "be at least 0", self.lifter, self.lifter >= 0)
+        require("log_floor", "be at least 1e-30", self.log_floor, self.log_floor >= 1e-30)
         if self.top_db is not None:
-            _require("top_db", "be at least 0", self.top_db, self.top_db >= 0)
+            require("top_db", "be at least 0", self.top_db, self.top_db >= 0)
         width = self.delta_width
-        _require("delta_width", "be odd and at least 3", width, width >= 3 and width % 2 == 1)
+        require("delta_width", "be odd and at least 3", width, width >= 3 and width % 2 == 1)
 
     def _check_pitch(self) -> None:
         low_hz = self.pitch_low_hz
-        _require("pitch_low_hz", f"be at least {_MIN_PITCH_HZ:g}", low_hz, low_hz >= _MIN_PITCH_HZ)
-        _require(
+        require("pitch_low_hz", f"be at least {_MIN_PITCH_HZ:g}", low_hz, low_hz >= _MIN_PITCH_HZ)
+        require(
             "pitch_high_hz",
             f"lie above pitch_low_hz ({low_hz:g}) and be at most {_MAX_PITCH_HZ:g}",
             self.pitch_high_hz,
             low_hz < self.pitch_high_hz <= _MAX_PITCH_HZ,
         )
-
-
-def _integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    return int(value)
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    _require(name, "be finite", value, math.isfinite(value))
-    return float(value)
-
-
-def _require(name: str, rule: str, value: object, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{name} must {rule}, got {value!r}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from serfast.checks import integer, number, require
 from serfast.models.blstm import BLSTM
 from serfast.models.decoder import Decoder
 from serfast.models.pooling import POOLINGS, make_pooling
@@ -41,11 +42,11 @@ class ModelOptions:
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
         for name, least in (("n_layers", 1), ("n_units", 1), ("n_attention", 0), ("n_decoder", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+            value = integer(name, getattr(self, name))
+            require(name, f"be at least {least}", value, value >= least)
         for name in ("encoder_dropout", "pooling_dropout", "decoder_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+            share = number(name, getattr(self, name))
+            require(name, "be in [0, 1)", share, 0.0 <= share < 1.0)
 
 
 class EmotionClassifier(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from serfast.ops._checks import DTYPES
 from serfast.ops._library import LIBRARY
 from serfast.ops.lengths import Lengths
 from serfast.ops.linear import linear, weight_gradient
@@ -52,7 +53,8 @@ def blstm(
     weights have the names, shapes and gate order (i, f, g, o) of a one-layer bidirectional ``torch.nn.LSTM``.
 
     Args:
-        features: shape (row, feature) packed, or (batch, time, feature) padded; float32 or float64.
+        features: shape (row, feature) packed, or (batch, time, feature) padded; float32 or float64, or a half type,
+            which is computed in float32 with float32 weights.
         lengths: valid frames per utterance, shape (batch,), int64, at least 1, on the CPU; or a ``Lengths``.
         weights: the tensors of :data:`BLSTM_WEIGHTS`: ``weight_ih_l0`` (4 * unit, feature), ``weight_hh_l0``
             (4 * unit, unit), ``bias_ih_l0`` and ``bias_hh_l0`` (4 * unit,), and the same with ``_reverse``; each with a
@@ -62,7 +64,7 @@ def blstm(
 
     Returns:
         Hidden vectors, forward half then reverse half: (row, 2 * unit) packed, or (batch, time, 2 * unit) padded and
-        zero there.
+        zero there; in the type of ``features``.
 
     Raises:
         TypeError: if a dtype is not supported or differs from that of ``features``.
@@ -76,8 +78,11 @@ def blstm(
         raise ValueError(
             f"features must have shape (row, feature) or (batch, time, feature), got {tuple(features.shape)}"
         )
-    if features.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"features must be float32 or float64, got {features.dtype}")
+    if features.dtype not in DTYPES:
+        raise TypeError(f"features must be float32, float64, bfloat16 or float16, got {features.dtype}")
+    if features.dtype in (torch.bfloat16, torch.float16):
+        wide = blstm(features.float(), lengths, weights, group=group, precision=precision)
+        return wide.to(features.dtype)
     n_groups = _check_weights(weights, features, grouped=group is not None)
     utterances = Lengths.of(lengths, features)
     if group is not None:

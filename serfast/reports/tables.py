@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from serfast.evaluation import Result
 from serfast.metrics import MIN_BOOTSTRAP_SPEAKERS, Scores
@@ -15,14 +17,11 @@ _SCORES = (("UA", "ua"), ("WA", "wa"), ("macro-F1", "macro_f1"))
 
 def score_table(scores: Scores) -> Table:
     """UA, WA and macro-F1 with their 95 % intervals."""
-    table = Table()
-    table.add_column("score")
-    table.add_column("value", justify="right")
-    table.add_column("95 % interval", justify="right")
+    table = _table("score", "value", "95 % interval")
     for label, name in _SCORES:
         interval = scores.intervals.get(name)
         between = f"{interval.low:.3f} - {interval.high:.3f}" if interval else "-"
-        table.add_row(label, f"{getattr(scores, name):.3f}", between)
+        _add_row(table, label, f"{getattr(scores, name):.3f}", between)
     return table
 
 
@@ -41,13 +40,10 @@ def score_remarks(scores: Scores) -> str:
 
 def fold_table(result: Result) -> Table:
     """UA, WA and macro-F1 of every fold, beside the epochs it took; emotions that a fold's truth lacks, if any."""
-    table = Table()
-    table.add_column("fold", no_wrap=True)
-    for name in ("n", *(label for label, _ in _SCORES), "epoch", "s/epoch"):
-        table.add_column(name, justify="right")
     some_absent = any(fold.scores.absent for fold in result.folds)
-    if some_absent:
-        table.add_column("absent")
+    table = _table(
+        "fold", "n", *(label for label, _ in _SCORES), "epoch", "s/epoch", *(["absent"] if some_absent else [])
+    )
     for fold in result.folds:
         cells = [
             fold.name,
@@ -56,36 +52,39 @@ def fold_table(result: Result) -> Table:
             f"{fold.best_epoch}/{fold.n_epochs}",
             f"{fold.seconds_per_epoch:.1f}",
         ]
-        table.add_row(*cells, *([", ".join(fold.scores.absent)] if some_absent else []))
+        _add_row(table, *cells, *([", ".join(fold.scores.absent)] if some_absent else []))
     return table
 
 
 def confusion_table(scores: Scores) -> Table:
     """Utterances by truth (row) and prediction (column), with the recall of each emotion."""
-    table = Table()
-    table.add_column("truth", no_wrap=True)
-    for emotion in scores.emotions:
-        table.add_column(emotion, justify="right", overflow="fold")
-    table.add_column("recall", justify="right")
+    table = _table("truth", *scores.emotions, "recall")
     for place, (emotion, row) in enumerate(zip(scores.emotions, scores.confusion, strict=True)):
-        cells = [f"[bold]{count}[/bold]" if column == place else str(count or ".") for column, count in enumerate(row)]
         recall = scores.recalls.get(emotion)
-        table.add_row(emotion, *cells, "-" if recall is None else f"{recall:.3f}")
+        counts = [str(count or ".") for count in row]
+        _add_row(table, emotion, *counts, "-" if recall is None else f"{recall:.3f}", bold=place + 1)
     return table
 
 
 def prediction_table(predictions: Sequence[Prediction]) -> Table:
     """Emotion and class probabilities of each recording."""
-    table = Table()
-    table.add_column("recording", overflow="fold")
-    table.add_column("emotion")
-    for emotion in predictions[0].probabilities:
-        table.add_column(emotion, justify="right")
+    emotions = list(predictions[0].probabilities)
+    table = _table("recording", "emotion", *emotions)
     for prediction in predictions:
-        values = prediction.probabilities
-        cells = [
-            f"[bold]{value:.3f}[/bold]" if name == prediction.emotion else f"{value:.3f}"
-            for name, value in values.items()
-        ]
-        table.add_row(str(prediction.path), prediction.emotion, *cells)
+        values = [f"{prediction.probabilities[emotion]:.3f}" for emotion in emotions]
+        place = emotions.index(prediction.emotion) + 2
+        _add_row(table, str(prediction.path), prediction.emotion, *values, bold=place)
     return table
+
+
+def _table(first: str, *others: str) -> Table:
+    # Names come from users: as Text, so that brackets and colons stay what they are. Nothing is cut off.
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(Text(first), no_wrap=True)
+    for name in others:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    return table
+
+
+def _add_row(table: Table, *cells: str, bold: int | None = None) -> None:
+    table.add_row(*(Text(cell, style="bold" if place == bold else "") for place, cell in enumerate(cells)))

@@ -26,6 +26,13 @@ class Answers:
         """Index of the emotion with the largest logit, (utterance,)."""
         return np.asarray(self.logits.argmax(axis=1))
 
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax of the logits, (utterance, emotion)."""
+        logits = self.logits.astype(np.float64)
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+
 
 @torch.inference_mode()
 def answer(
@@ -37,20 +44,21 @@ def answer(
     batch_size: int,
     device: torch.device,
 ) -> Answers:
-    """Run ``model`` in evaluation mode over the utterances ``indices`` and answer in their order."""
+    """Run ``model`` in evaluation mode over the utterances ``indices``, at least one, and answer in their order."""
     was_training = model.training
     model.eval()
-    place_of = {index: place for place, index in enumerate(indices)}
+    chosen = np.asarray(indices, dtype=np.int64)
+    lengths = source.lengths[chosen]
     logits: dict[int, NDArray[np.float32]] = {}
-    weights: list[NDArray[np.float32] | None] = [None] * len(indices)
-    for chosen in ordered_batches(indices, source.lengths, batch_size):
-        batch = load_batch(source, normaliser, chosen, device)
+    weights: dict[int, NDArray[np.float32] | None] = {}
+    for places in ordered_batches(range(len(chosen)), lengths, batch_size):
+        batch = load_batch(source, normaliser, chosen[places], device)
         batch_logits, batch_weights = model(batch.features, batch.lengths)
-        places = [place_of[int(index)] for index in chosen]
-        logits.update(zip(places, batch_logits.cpu().numpy(), strict=True))
+        logits.update(zip(places.tolist(), batch_logits.cpu().numpy(), strict=True))
+        pieces: list[NDArray[np.float32] | None] = [None] * len(places)
         if batch_weights is not None:
-            ends = np.cumsum(source.lengths[chosen])[:-1]
-            for place, utterance_weights in zip(places, np.split(batch_weights.cpu().numpy(), ends), strict=True):
-                weights[place] = utterance_weights
+            pieces = list(np.split(batch_weights.cpu().numpy(), np.cumsum(lengths[places])[:-1]))
+        weights.update(zip(places.tolist(), pieces, strict=True))
     model.train(was_training)
-    return Answers(np.stack([logits[place] for place in range(len(indices))]), weights)
+    in_order = range(len(chosen))
+    return Answers(np.stack([logits[place] for place in in_order]), [weights[place] for place in in_order])

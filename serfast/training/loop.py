@@ -161,8 +161,7 @@ def _validate(
     confusion = metrics.confusion_matrix(truth, answers.predicted, len(store.corpus.emotions))
     validation_ua = float(metrics.ua(confusion))
     validation_loss = float(F.cross_entropy(torch.from_numpy(answers.logits), torch.from_numpy(truth)))
-    rank = (validation_ua, -validation_loss)
-    earlier = [(record.validation_ua, -record.validation_loss) for record in state.history]
+    ranks = [(record.validation_ua, -record.validation_loss) for record in state.history]
     return EpochRecord(
         epoch=len(state.history) + 1,
         loss=loss,
@@ -170,7 +169,7 @@ def _validate(
         validation_ua=validation_ua,
         validation_wa=float(metrics.wa(confusion)),
         validation_macro_f1=float(metrics.macro_f1(confusion)),
-        best=all(rank > other for other in earlier),
+        best=not ranks or (validation_ua, -validation_loss) > max(ranks),
         seconds=time.monotonic() - started,
     )
 
@@ -194,9 +193,10 @@ def _save(state: _State, checkpoint: Path) -> None:
     }
     tensors = merge_tensors(model=state.model.state_dict(), best=state.best, optimizer=moments)
     history = [asdict(record) for record in state.history]
-    save_tensors(checkpoint, tensors, {"history": history})
+    # The metrics first: a stop in between repeats the epoch and its line, and loses neither.
     lines = "".join(json.dumps(record) + "\n" for record in history)
     atomic.write_bytes(checkpoint.with_name(METRICS), lines.encode())
+    save_tensors(checkpoint, tensors, {"history": history})
 
 
 def _restore(state: _State, checkpoint: Path) -> None:

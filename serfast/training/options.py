@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from serfast.checks import flag, integer, number, require
+
 __all__ = ["TrainingOptions"]
+
+_LARGEST = 1e30  # what float32 tensors can still be scaled by
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("n_epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            require(name, "be at least 1", getattr(self, name), integer(name, getattr(self, name)) >= 1)
         for name in ("learning_rate", "gradient_clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+            value = number(name, getattr(self, name))
+            require(name, f"be above 0 and at most {_LARGEST:g}", value, 0 < value <= _LARGEST)
+        flag("class_weights", self.class_weights)
+        require("seed", "lie in 0..2**63 - 1", self.seed, 0 <= integer("seed", self.seed) < 2**63)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, recall_score
 
 import serfast
-from serfast import FeatureStore, Recognizer, Result
+from serfast import FeatureStore, Recognizer, Result, Utterance
 from serfast.evaluation.protocol import make_protocol
 
 QUICK = {"n_units": 8, "n_layers": 1, "n_epochs": 2, "batch_size": 16, "learning_rate": 1e-2, "progress": False}
@@ -41,7 +42,7 @@ def test_cross_validation_reports_what_its_predictions_say(tiny_store: FeatureSt
         assert max(result.emotions, key=lambda emotion: float(row[f"p_{emotion}"])) == row["predicted"]
 
 
-def test_a_separable_corpus_is_learned_and_permuted_labels_are_not(
+def test_a_separable_corpus_is_learned_and_one_without_differences_is_not(
     make_store: Callable[..., FeatureStore], tmp_path: Path
 ):
     options = {**QUICK, "n_epochs": 5}
@@ -123,19 +124,26 @@ def test_a_fold_is_loaded_as_a_recognizer_and_answers_as_it_did(tiny_store: Feat
     for batch_size in (1, 4):
         answers = recognizer.answer_store(tiny_store, indices, batch_size=batch_size)
         for index, logits in zip(indices, answers.logits, strict=True):
-            exponentials = np.exp(logits - logits.max())
+            exponentials = np.exp(logits.astype(np.float64) - logits.max())
             expected = list(rows[tiny_store.corpus.utterances[index].key].probabilities.values())
-            assert exponentials / exponentials.sum() == pytest.approx(expected, abs=1e-5)
+            assert (exponentials / exponentials.sum()).tolist() == expected
 
 
 def test_broken_recordings_stop_training_until_they_are_excluded(tiny_store: FeatureStore, tmp_path: Path):
     keys = [item.key for item in tiny_store.corpus.utterances]
-    broken = tiny_store.restrict(range(1, len(keys)))
-    broken.broken[keys[0]] = "s0_0.wav must not be empty, got 0 samples"
-    with pytest.raises(ValueError, match=r"exclude must name each recording .*\n  s0_0: s0_0.wav must not be empty"):
+    reasons = {keys[0]: "s0_0.wav must not be empty, got 0 samples"}
+    broken = dataclasses.replace(tiny_store.restrict(range(1, len(keys))), broken=reasons)
+    with pytest.raises(
+        ValueError, match=r"exclude must name each recording .* got none of s0_0 \(s0_0.wav must not be"
+    ):
         serfast.train(broken, output=tmp_path / "run", **QUICK)
     result = serfast.cross_validate(broken, output=tmp_path / "run", exclude=[keys[0], keys[5]], **QUICK)
     assert {row.key for row in result.predictions} == set(keys) - {keys[0], keys[5]}
+    assert result.excluded == tuple(sorted([keys[0], keys[5]]))
+    with pytest.raises(ValueError, match=r"got one with exclude \['s0_0', 's0_5'\]"):
+        serfast.cross_validate(broken, output=tmp_path / "run", exclude=[keys[0]], **QUICK)
+    with pytest.raises(TypeError, match="exclude must be a list of keys, got the single string 's0_0'"):
+        serfast.train(tiny_store, output=tmp_path / "other", exclude="s0_0", **QUICK)
     with pytest.raises(ValueError, match="exclude must hold keys of utterances, got nobody"):
         serfast.train(tiny_store, output=tmp_path / "other", exclude=["nobody"], **QUICK)
 
@@ -179,3 +187,133 @@ def test_stored_features_train_without_the_optional_libraries(tiny_store: Featur
     """)
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 0 <= float(run.stdout) <= 1
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_run_killed_at_any_replacement_of_a_file_goes_on_to_the_same_result(
+    make_store: Callable[..., FeatureStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = make_store(tmp_path / "store", n_speakers=3, n_utterances=6)
+    whole = serfast.cross_validate(store, output=tmp_path / "whole", **QUICK)
+    replace, n_done, killed_at, after = Path.replace, 0, 0, False
+
+    def replace_or_die(path: Path, target: Path) -> Path:
+        nonlocal n_done
+        n_done += 1
+        if n_done == killed_at and not after:
+            raise KilledError
+        replaced = replace(path, target)
+        if n_done == killed_at:
+            raise KilledError
+        return replaced
+
+    monkeypatch.setattr(Path, "replace", replace_or_die)
+    for killed_at in range(1, 100):
+        finished = False
+        for after in (False, True):
+            output, n_done = tmp_path / f"{killed_at}{after}", 0
+            try:
+                serfast.cross_validate(store, output=output, **QUICK)
+                finished = True
+            except KilledError:
+                n_done = 100
+            assert serfast.cross_validate(store, output=output, **QUICK).predictions == whole.predictions
+            assert not list(output.rglob("checkpoint.safetensors"))
+            for metrics in output.rglob("metrics.jsonl"):
+                assert len(metrics.read_text().splitlines()) == QUICK["n_epochs"]
+        if finished:
+            break
+    assert killed_at > 15
+
+
+def relabel(store: FeatureStore, **changes: Callable[[Utterance], str | None]) -> FeatureStore:
+    utterances = tuple(
+        dataclasses.replace(item, **{name: change(item) for name, change in changes.items()})
+        for item in store.corpus.utterances
+    )
+    return dataclasses.replace(store, corpus=dataclasses.replace(store.corpus, utterances=utterances))
+
+
+def test_speakers_of_any_name_have_folds_of_their_own(make_store: Callable[..., FeatureStore], tmp_path: Path):
+    names = {"s0": "a/b", "s1": "a%2Fb", "s2": "[/red] :smile: ü"}
+    store = relabel(make_store(tmp_path / "store", n_speakers=3), speaker=lambda item: names[item.speaker])
+    result = serfast.cross_validate(store, output=tmp_path / "run", **QUICK)
+    assert len({row.key for row in result.predictions}) == 27
+    for fold in (tmp_path / "run" / "folds").iterdir():
+        recognizer = Recognizer.load(fold)
+        assert recognizer.emotions == store.corpus.emotions
+    assert sorted(path.name for path in (tmp_path / "run" / "folds").iterdir()) == [
+        "speaker_[%2Fred] :smile: ü",
+        "speaker_a%252Fb",
+        "speaker_a%2Fb",
+    ]
+
+
+def test_a_protocol_without_a_test_part_reports_validation(tiny_store: FeatureStore, tmp_path: Path):
+    split = relabel(tiny_store, split=lambda item: "validation" if item.speaker in ("s0", "s1") else "train")
+    result = serfast.cross_validate(split, protocol="fixed", output=tmp_path / "run", **QUICK)
+    assert result.part == "validation"
+
+
+def test_an_emotion_absent_from_a_fold_is_named(tiny_store: FeatureStore, tmp_path: Path):
+    kept = [
+        index
+        for index, item in enumerate(tiny_store.corpus.utterances)
+        if (item.speaker, item.emotion) != ("s2", "anger")
+    ]
+    result = serfast.cross_validate(tiny_store.restrict(kept), output=tmp_path / "run", **QUICK)
+    by_name = {fold.name: fold.scores for fold in result.folds}
+    assert by_name["speaker_s2"].absent == ("anger",)
+    truth = [row.emotion for row in result.predictions if row.speaker == "s2"]
+    predicted = [row.predicted for row in result.predictions if row.speaker == "s2"]
+    recalls = recall_score(truth, predicted, labels=["neutral", "sadness"], average=None)
+    assert by_name["speaker_s2"].ua == pytest.approx(recalls.mean())
+
+
+def test_a_corpus_of_one_emotion_is_refused(tiny_store: FeatureStore, tmp_path: Path):
+    kept = [index for index, item in enumerate(tiny_store.corpus.utterances) if item.emotion == "anger"]
+    with pytest.raises(ValueError, match="must train on at least 2 emotions, got anger"):
+        serfast.train(tiny_store.restrict(kept), output=tmp_path / "run", **QUICK)
+
+
+def test_a_run_of_another_version_of_the_features_is_refused(
+    tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    serfast.train(tiny_store, output=tmp_path / "run", **QUICK)
+    monkeypatch.setattr("serfast.features.options.FEATURES_VERSION", -1)
+    with pytest.raises(ValueError, match="got one with features_digest"):
+        serfast.train(tiny_store, output=tmp_path / "run", **QUICK)
+    with pytest.raises(serfast.CorpusError, match="must expect features of this version of serfast"):
+        Recognizer.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["result.json", "predictions.csv", "recipe.json", "splits.json"])
+@pytest.mark.parametrize("content", ["{}", "nonsense"])
+def test_damaged_files_of_a_run_are_named(tiny_store: FeatureStore, tmp_path: Path, name: str, content: str):
+    serfast.train(tiny_store, output=tmp_path / "run", **QUICK)
+    (tmp_path / "run" / name).write_text(content)
+    with pytest.raises((serfast.CorpusError, ValueError), match=f"{name} must|run of the same recipe"):
+        serfast.train(tiny_store, output=tmp_path / "run", **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"class_weights": "no"}, "class_weights must be True or False, got 'no'"),
+        ({"n_epochs": 2.5}, "n_epochs must be an integer, got 2.5"),
+        ({"n_units": True}, "n_units must be an integer, got True"),
+        ({"batch_size": "many"}, "batch_size must be an integer, got 'many'"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"gradient_clip": float("inf")}, "gradient_clip must be finite, got inf"),
+        ({"seed": 2**64}, "seed must lie in"),
+    ],
+)
+def test_options_of_another_type_are_refused(tiny_store: FeatureStore, tmp_path: Path, option: dict, message: str):
+    with pytest.raises((TypeError, ValueError), match=message):
+        serfast.train(tiny_store, output=tmp_path / "run", **{**QUICK, **option})
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TypeError, match="corpus must be a Corpus or a FeatureStore, got str"):
+        serfast.train("emodb", output=tmp_path / "run", **QUICK)
