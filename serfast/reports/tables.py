@@ -79,7 +79,7 @@ def prediction_table(predictions: Sequence[Prediction]) -> Table:
 
 def _table(first: str, *others: str) -> Table:
     # Names come from users: as Text, so that brackets and colons stay what they are. Nothing is cut off.
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(Text(first), no_wrap=True)
     for name in others:
         table.add_column(Text(name), justify="right", no_wrap=True)

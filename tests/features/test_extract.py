@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -123,6 +123,7 @@ def test_every_column_has_one_row_per_frame(n_samples: int) -> None:
     np.testing.assert_allclose(times_s, 0.01 * np.arange(len(features)))
 
 
+@settings(deadline=None)
 @given(arrays(np.float32, st.integers(400, 900), elements=st.floats(-(2.0**39), 2.0**39, width=32)))
 def test_any_finite_waveform_gives_finite_features(waveform: NDArray[np.float32]) -> None:
     features = extract(waveform, RATE, FeatureOptions(voiced=True, log_energy=True))
@@ -130,6 +131,7 @@ def test_any_finite_waveform_gives_finite_features(waveform: NDArray[np.float32]
     assert np.isfinite(features).all()
 
 
+@settings(deadline=None)  # the first example loads the kernels
 @given(
     kind=st.sampled_from(["silence", "offset", "clipped", "impulse", "square", "quiet", "noise"]),
     sample_rate=st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000]),

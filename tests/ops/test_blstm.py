@@ -206,6 +206,14 @@ def test_huge_and_tiny_weights_stay_finite_and_right(scale: float):
     assert relative_error(found[0], exact[0]) <= 5e-6
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_features_are_computed_in_float32(dtype: torch.dtype):
+    weights, rows = make_layer(5, 16), make_rows(5, LENGTHS).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = blstm(rows, torch.tensor(LENGTHS), weights)
+    assert torch.equal(hidden, blstm(rows.float(), torch.tensor(LENGTHS), weights).to(dtype))
+
+
 def test_saved_tensors_survive_a_second_backward_and_checkpointing():
     weights, rows = make_layer(5, 8), make_rows(5, [9, 4]).requires_grad_()
     hidden = blstm(rows, torch.tensor([9, 4]), weights)
@@ -266,9 +274,9 @@ WEIGHTS = {name: weight.detach() for name, weight in make_layer(3, 2).items()}
     [
         ((torch.zeros(5), torch.tensor([5]), WEIGHTS), ValueError, r"features must have shape \(row, feature\)"),
         (
-            (ROWS.half(), torch.tensor([5]), WEIGHTS),
+            (ROWS.int(), torch.tensor([5]), WEIGHTS),
             TypeError,
-            "features must be float32 or float64, got torch.float16",
+            "features must be float32, .* got torch.int32",
         ),
         ((ROWS, torch.tensor([4]), WEIGHTS), ValueError, "lengths must sum to the 5 rows of the data, got 4"),
         ((ROWS, torch.tensor([5, 0]), WEIGHTS), ValueError, "lengths must be at least 1, got 0"),
