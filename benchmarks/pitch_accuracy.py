@@ -8,11 +8,14 @@ Settings are tuned on the development set only: speakers and seeds of the test s
 frames differently: each is scored at the lag, out of -10 to 15 ms, that serves it best on the development set. Run
 with::
 
-    SERFAST_EMODB=path/to/emodb python -m benchmarks.pitch_accuracy
+    SERFAST_EMODB=path/to/emodb python -m benchmarks.pitch_accuracy [TRACKER ...]
+
+Trackers that are named replace their figures in the recorded results; without names, all do.
 """
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,15 +80,16 @@ def measure(tracker: Tracker, by_condition: dict[str, list[Signal]], lag_s: floa
 def main() -> None:
     """Score every tracker, print a table and write it beside the other results."""
     development, test = conditions("development"), conditions("test")
-    results: dict[str, Any] = {"machine": machine(), "trackers": {}}
+    path = Path(__file__).parent / "results" / "pitch_accuracy.json"
+    results: dict[str, Any] = {**json.loads(path.read_text()), "machine": machine()}
     print("tracker   part         " + "".join(f"{name:>24}" for name in [*test, "mean"]))
-    for name, tracker in TRACKERS.items():
+    for name in sys.argv[1:] or TRACKERS:
+        tracker = TRACKERS[name]
         tuned = measure(tracker, development, None)
         results["trackers"][name] = {"development": tuned, "test": measure(tracker, test, tuned["lag_s"])}
         for part, found in results["trackers"][name].items():
-            cells = [" / ".join(f"{found[column][key]:.2f}" for key in MEASURES) for column in [*test, "mean"]]
+            cells = ["  " + " / ".join(f"{found[column][key]:.2f}" for key in MEASURES) for column in [*test, "mean"]]
             print(f"{name:<10}{part:<13}" + "".join(f"{cell:>24}" for cell in cells), flush=True)
-    path = Path(__file__).parent / "results" / "pitch_accuracy.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 

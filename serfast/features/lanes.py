@@ -20,6 +20,7 @@ __all__ = [
     "LANES",
     "interleave_high",
     "interleave_low",
+    "largest",
     "load",
     "logarithm",
     "lowest_bit",
@@ -29,7 +30,6 @@ __all__ = [
     "root",
     "splat",
     "store",
-    "total",
 ]
 
 LANES = 16
@@ -143,8 +143,8 @@ def root(_context: Any, _value: Any) -> Any:
 
 
 @_intrinsic
-def total(_context: Any, _value: Any) -> Any:
-    """The sum over the lanes, a float32: pairs, pairs of pairs and so on."""
+def largest(_context: Any, _value: Any) -> Any:
+    """The largest value of the lanes, a float32."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         value = arguments[0]
@@ -152,7 +152,8 @@ def total(_context: Any, _value: Any) -> Any:
         while width > 1:
             width //= 2
             order = [(lane + width) % LANES for lane in range(LANES)]
-            value = builder.fadd(value, builder.shuffle_vector(value, value, ir.Constant(_INTEGERS, order)))
+            turned = builder.shuffle_vector(value, value, ir.Constant(_INTEGERS, order))
+            value = builder.select(builder.fcmp_ordered(">", value, turned), value, turned)
         return builder.extract_element(value, ir.IntType(32)(0))
 
     return types.float32(_LANES_TYPE), build

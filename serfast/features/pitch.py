@@ -41,7 +41,7 @@ WINDOW_MS = 15.0  # hardly more than a period of a low voice: short enough for a
 MIN_DECIMATED_RATE = 8000  # lags of 500 Hz then have 16 samples, and a parabola errs by about a cent
 CUTOFF_HZ = 1500.0  # keeps three harmonics of the highest voices, drops fricatives
 FILTER_MS = 4.0
-UNVOICED_STRENGTH = 0.7  # correlation that an unvoiced frame is worth where the evidence is even
+UNVOICED_STRENGTH = 0.9  # correlation that an unvoiced frame is worth where the evidence is even
 EVIDENCE_SCALE = 0.2  # ... and how much less per unit of the logarithm of the odds
 
 

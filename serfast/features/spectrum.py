@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serfast.features.fourier import Scratch, Transform, make_scratch, make_transform, spectra
 from serfast.features.frames import Framing, analysis_window, make_framing, n_frames, padded_samples
-from serfast.features.lanes import LANES, load, logarithm, maximum, splat, store
+from serfast.features.lanes import LANES, largest, load, logarithm, maximum, splat, store
 from serfast.features.mel import dct_matrix, mel_filters
 from serfast.features.options import FeatureOptions
 
@@ -135,12 +135,18 @@ def write_cepstra(log_mel: NDArray[np.float32], plan: SpectrumPlan, features: ND
 @njit(cache=True, nogil=True)
 def _raise_to(log_mel: NDArray[np.float32], n_mels: int, count: int, below: np.float32) -> None:
     # log_mel (group, mel, lane), in place: no value of the first `count` frames more than `below` under their loudest
+    whole = count // LANES * n_mels * LANES
     loudest = np.float32(-np.inf)
-    for index in range(log_mel.size):
-        if index // (n_mels * LANES) * LANES + index % LANES < count:
-            loudest = max(loudest, log_mel[index])
-    for index in range(log_mel.size):
-        log_mel[index] = max(log_mel[index], loudest - below)
+    highest = splat(loudest)
+    for at in range(0, whole, LANES):
+        highest = maximum(highest, load(log_mel, at))
+    for at in range(whole, log_mel.size, LANES):
+        for lane in range(count % LANES):
+            loudest = max(loudest, log_mel[at + lane])
+    loudest = max(loudest, largest(highest))
+    floor = splat(np.float32(loudest - below))
+    for at in range(0, log_mel.size, LANES):
+        store(log_mel, at, maximum(load(log_mel, at), floor))
 
 
 @njit(cache=True, nogil=True)

@@ -1,0 +1,103 @@
+"""A corpus of 100 hours on disk into a feature store, and random batches of 64 utterances out of it.
+
+The corpus is EmoDB's recordings over and over, each under a name of its own. Recorded are audio seconds per second with
+one thread and with one for each core, peak resident memory, and the time of a batch, from the page cache and from where
+``TMPDIR`` is. 100 hours are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
+
+    SERFAST_EMODB=path/to/emodb python -m benchmarks.store [HOURS]
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from benchmarks.machine import machine
+from serfast.corpora import load_corpus
+from serfast.features import ExtractionProgress, FeatureStore, extract_corpus
+
+BATCH = 64
+N_BATCHES = 200
+
+
+def build_corpus(folder: Path, hours: float) -> Path:
+    """Links to recordings and a manifest that names them."""
+    recordings = sorted((Path(os.environ["SERFAST_EMODB"]) / "wav").resolve().glob("*.wav"))
+    durations_s = [soundfile.info(recording).duration for recording in recordings]
+    lines, total_s = ["file,emotion,speaker"], 0.0
+    while total_s < hours * 3600:
+        number = len(lines) - 1
+        recording = recordings[number % len(recordings)]
+        (folder / f"{number}.wav").symlink_to(recording)
+        lines.append(f"{number}.wav,{recording.name[5]},{recording.name[:2]}")
+        total_s += durations_s[number % len(recordings)]
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+def extract(manifest: Path, store: Path, jobs: int) -> dict[str, float]:
+    """Speed and memory of an extraction, in this process."""
+    corpus = load_corpus("csv", manifest)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seen: list[ExtractionProgress] = []
+    started, used = time.perf_counter(), time.process_time()
+    extract_corpus(corpus, store, jobs=jobs, on_progress=seen.append)
+    wall_s, cpu_s = time.perf_counter() - started, time.process_time() - used
+    return {
+        "jobs": jobs,
+        "audio_h": seen[-1].audio_s / 3600,
+        "times_real_time": seen[-1].audio_s / wall_s,
+        "times_real_time_per_cpu_second": seen[-1].audio_s / cpu_s,
+        "corpus_mib": before / 1024,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def read_batches(path: Path, *, cached: bool) -> dict[str, float]:
+    """Time of a random batch, end to end in one array."""
+    store = FeatureStore.open(path)
+    generator = np.random.default_rng(0)
+    times_s, n_bytes = [], 0
+    for _ in range(N_BATCHES):
+        indices = generator.integers(len(store.lengths), size=BATCH)
+        if cached:
+            store.gather(indices)
+        else:
+            with (path / "rows.f32").open("rb") as stream:
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started = time.perf_counter()
+        n_bytes += store.gather(indices).nbytes
+        times_s.append(time.perf_counter() - started)
+    return {"median_ms": 1e3 * float(np.median(times_s)), "mib_per_s": n_bytes / sum(times_s) / 2**20}
+
+
+def main() -> None:
+    """Measure and record."""
+    hours = float(sys.argv[1]) if len(sys.argv) > 1 else 100.0
+    results: dict[str, Any] = {"machine": machine(), "hours": hours, "extraction": []}
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = build_corpus(Path(folder), hours)
+        for jobs in (1, len(os.sched_getaffinity(0))):
+            arguments = ["extract", str(manifest), str(Path(folder) / f"store{jobs}"), str(jobs)]
+            output = subprocess.check_output([sys.executable, "-m", "benchmarks.store", *arguments], text=True)
+            results["extraction"].append(json.loads(output))
+        store = Path(folder) / "store1"
+        results["batch_of_64"] = {name: read_batches(store, cached=name == "cached") for name in ("cached", "disk")}
+    text = json.dumps(results, indent=1)
+    print(text)
+    (Path(__file__).parent / "results" / "store.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["extract"]:
+        print(json.dumps(extract(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))))
+    else:
+        main()
