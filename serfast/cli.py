@@ -122,6 +122,7 @@ def features(
     root: RootArgument,
     store: Annotated[Path, typer.Argument(help="Folder of the feature store; made if missing.")],
     options: SetOption = None,
+    jobs: Annotated[int | None, typer.Option(help="Threads; one for every processor if not given.")] = None,
 ) -> None:
     """Extract the features of a corpus into a store; what is there and unchanged is not extracted again."""
     from serfast.evaluation.progress import Progress
@@ -129,7 +130,7 @@ def features(
 
     chosen = FeatureOptions.from_dict(_parse_settings(options))
     loaded = _load(corpus, root, None)
-    extracted = extract_corpus(loaded, store, chosen, on_progress=Progress(True).extraction)
+    extracted = extract_corpus(loaded, store, chosen, jobs=jobs, on_progress=Progress(True).extraction)
     typer.echo(
         f"{store}: {len(extracted.lengths)} utterances, {int(extracted.lengths.sum())} frames of "
         f"{len(extracted.feature_names)} features"
