@@ -1,6 +1,7 @@
 """The descriptors together: names, columns, input formats, refusals."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+import serfast
 from serfast.features import FeatureOptions, extract, feature_names, frame_times_s, track_pitch
 from serfast.features.deltas import deltas
 from serfast.features.options import _COLUMNS
@@ -227,3 +229,18 @@ def test_compiling_is_said_once_and_what_was_compiled_is_kept(tmp_path: Path) ->
         for _ in range(2)
     ]
     assert said == ["serfast: compiling feature kernels, once for this machine ...\n", ""]
+
+
+def test_kernels_are_kept_in_the_users_folder_where_the_package_cannot_be_written(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "serfast"
+    shutil.copytree(Path(serfast.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "features" / "__pycache__").touch()  # a file: nothing can be written into it
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    environment |= {"PYTHONPATH": str(tmp_path / "site"), "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    code = (
+        "import numpy, serfast.features.deltas as deltas;"
+        "deltas.deltas(numpy.ones((9, 2), 'f4')); print(deltas.__file__)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+    assert found.stdout.strip() == str(package / "features" / "deltas.py")
+    assert list((tmp_path / "numba").glob("*/deltas.*.nbi"))
