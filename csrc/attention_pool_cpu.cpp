@@ -16,7 +16,7 @@
 #include "huge_pages.h"
 #include "vector.h"
 
-#define SERFAST_KERNEL "attention_pool_kernel.inl"
+#define SERFAST_KERNEL "attention_pool_types.inl"
 #include "for_each_isa.inl"
 
 namespace serfast {

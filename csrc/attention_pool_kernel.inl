@@ -1,5 +1,5 @@
 // CPU body of attention_pool (attention_pool.h has the equations). Included once per instruction set by
-// attention_pool_cpu.cpp; a chunk is at most CHUNK_FRAMES frames of one utterance.
+// attention_pool_types.inl; a chunk is at most CHUNK_FRAMES frames of one utterance.
 
 #include "attention_pool_rows.inl"
 
@@ -287,8 +287,3 @@ struct AttentionPoolTable {
   static constexpr AttentionPoolKernels<scalar_t> kernels = {
       pool_chunk<scalar_t>, join_chunks<scalar_t>, delta<scalar_t>, backward_chunk<scalar_t>};
 };
-
-template struct AttentionPoolTable<float>;
-template struct AttentionPoolTable<double>;
-template struct AttentionPoolTable<BFloat16>;
-template struct AttentionPoolTable<Float16>;
