@@ -4,8 +4,9 @@ Lengths are log-normal (mean 450 frames, sigma 0.6, 60 to 3400), random or of ne
 length. Peers work on the padded batch, whose padding and mask are made outside the timer: plain PyTorch (masked
 softmax, with dropout on each element of the scaled vectors), the same under ``torch.compile``, and scaled dot product
 attention, which can only drop whole weights. ``read`` and ``copy`` touch the bytes of the valid frames once, into
-memory that is there already: the least that forward, and forward + backward (read, then read and write), can take. Results are
-checked before anything is timed; the peers take turns in three runs, and ratios are to serfast in the same run. Run::
+memory that is there already: the least that forward, and forward + backward (read, then read and write), can take.
+Results are checked before anything is timed; the peers take turns in three runs, and ratios are to serfast in the same
+run. Run::
 
     OMP_NUM_THREADS=1 python -m benchmarks.attention_pool [small] [large] [grouped] [random]
 """
