@@ -1,6 +1,5 @@
 """Low-level descriptors of speech: 13 MFCC, log F0 and their deltas per frame, and the store that holds a corpus's."""
 
-from serfast.features import compilation
 from serfast.features.bulk import ExtractionProgress, default_store_path, extract_corpus, extract_file
 from serfast.features.extract import extract, feature_names
 from serfast.features.frames import frame_times_s
@@ -24,5 +23,3 @@ __all__ = [
     "frame_times_s",
     "track_pitch",
 ]
-
-compilation.announce()

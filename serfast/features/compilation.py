@@ -1,14 +1,34 @@
-"""A line on standard error when kernels are compiled: it takes a while, once per machine and version.
+"""How kernels are compiled: without the interpreter's lock, kept on disk, and with a word when it takes a while.
 
-Numba keeps what it compiled beside the package, or in the user's cache folder where that cannot be written.
+Numba keeps what it compiled beside the package, or in the user's cache folder where that cannot be written. By itself
+it compiles a kernel anew when the kernel's own file has changed, but not when that of a kernel called by it has; here
+the text of all of them counts.
 """
 
+import hashlib
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from numba import njit
 from numba.core import event
+from numba.core.caching import FunctionCache
 
-__all__ = ["announce"]
+__all__ = ["REORDERED", "kernel"]
+
+REORDERED = frozenset({"reassoc", "contract"})
+"""Sums in any order, so that they are vectorised; NaN and infinity are still seen."""
+
+_SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()
+
+
+class _KernelCache(FunctionCache):
+    def _index_key(self, signature: Any, codegen: Any) -> Any:
+        key: Any = super()._index_key(signature, codegen)  # type: ignore[no-untyped-call]
+        return (*key, _SOURCES)
 
 
 class _Announcer(event.Listener):
@@ -24,6 +44,15 @@ class _Announcer(event.Listener):
         pass
 
 
-def announce() -> None:
-    """Say it when the first kernel of this process is compiled and not found compiled."""
-    event.register("numba:compile", _Announcer())
+def kernel(*, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile the function with Numba; ``fastmath`` names what the compiler may take for granted."""
+
+    def compile_lazily(function: Callable[..., Any]) -> Any:
+        dispatcher: Any = njit(nogil=True, fastmath=set(fastmath))(function)
+        dispatcher._cache = _KernelCache(function)  # type: ignore[no-untyped-call]
+        return dispatcher
+
+    return compile_lazily
+
+
+event.register("numba:compile", _Announcer())

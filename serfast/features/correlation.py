@@ -9,9 +9,9 @@ Source: Talkin (1995), A robust algorithm for pitch tracking.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.lanes import LANES, load, lowest_bit, maximum, peaks, root, splat, store
 from serfast.features.transposition import transpose
 
@@ -54,7 +54,7 @@ class Candidates(NamedTuple):
     low_energy: NDArray[np.float32]  # (frame): mean square of the two hops about the centre
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def find_candidates(decimated: NDArray[np.float32], count: int, correlator: Correlator) -> Candidates:
     """The highest peaks of ``count`` frames; frame t is centred on sample ``reach + t * hop`` of ``decimated``."""
     n_rows = n_samples_of_a_frame(correlator)
@@ -74,13 +74,13 @@ def find_candidates(decimated: NDArray[np.float32], count: int, correlator: Corr
     return candidates
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def n_samples_of_a_frame(correlator: Correlator) -> int:
     """Samples that a frame is looked at through, whole registers."""
     return (2 * correlator.reach + LANES - 1) // LANES * LANES
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_candidates(
     decimated: NDArray[np.float32],  # (sample)
     correlator: Correlator,
@@ -103,7 +103,7 @@ def _fill_candidates(
         _pick_peaks(correlation, correlator, frame, candidates)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _window_statistics(
     rows: NDArray[np.float32],  # (sample, lane)
     window: int,
@@ -126,7 +126,7 @@ def _window_statistics(
         total, energy = total - value, energy - value * value
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _correlate(
     rows: NDArray[np.float32],  # (sample, lane)
     correlator: Correlator,
@@ -167,7 +167,7 @@ def _correlate(
             store(correlation, to + index * LANES, centred * scale_left * load(scales, right))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _pick_peaks(
     correlation: NDArray[np.float32], correlator: Correlator, first_frame: int, candidates: Candidates
 ) -> None:

@@ -1,8 +1,9 @@
 """Regression deltas: the slope of each feature over a few frames."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from serfast.features.compilation import kernel
 
 __all__ = ["deltas", "write_deltas"]
 
@@ -33,7 +34,7 @@ def deltas(features: NDArray[np.float32], *, width: int = 5, edge: str = "neares
     return slopes
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def write_deltas(features: NDArray[np.float32], half: int, interpolate: bool, slopes: NDArray[np.float32]) -> None:
     """Write the slopes of ``features`` (frame, feature) over ``half`` frames on either side to ``slopes``."""
     _regression_slopes(features.reshape(-1), features.shape[1], half, slopes.reshape(-1))
@@ -42,7 +43,7 @@ def write_deltas(features: NDArray[np.float32], half: int, interpolate: bool, sl
         slopes[-half:] = slopes[-half - 1]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _regression_slopes(
     features: NDArray[np.float32],  # (frame, feature), flat, as `slopes`: long loops are what the compiler vectorises
     n_features: int,

@@ -16,9 +16,9 @@
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import REORDERED, kernel
 from serfast.features.frames import make_framing, padded_samples
 from serfast.features.options import FeatureOptions
 from serfast.features.periods import Perturbation, harmonicity, perturbation
@@ -93,7 +93,7 @@ def _logarithmic(powers: NDArray[np.float32], options: FeatureOptions) -> NDArra
     return logarithm
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath=REORDERED)
 def _scan_windows(
     padded: NDArray[np.float32],  # (sample)
     window: int,

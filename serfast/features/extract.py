@@ -5,9 +5,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.deltas import write_deltas
 from serfast.features.descriptors import descriptors
 from serfast.features.frames import n_frames, prepare_waveform
@@ -103,7 +103,7 @@ def _check_slopes(count: int, options: FeatureOptions) -> None:
         )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _analyse(
     samples: NDArray[np.float32], plan: _Plan, features: NDArray[np.float32]
 ) -> tuple[PitchTrack, NDArray[np.float32]]:

@@ -9,9 +9,9 @@ Source: Stockham (1966), High-speed convolution and correlation; Van Loan (1992)
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.lanes import LANES, load, root, splat, store
 from serfast.features.transposition import transpose
 
@@ -57,7 +57,7 @@ def make_transform(
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def make_scratch(transform: Transform) -> Scratch:
     """Buffers for :func:`spectra`."""
     n_points = transform.twiddles.shape[1]
@@ -70,13 +70,13 @@ def make_scratch(transform: Transform) -> Scratch:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _n_columns(transform: Transform) -> int:
     # groups of 16 hops that 16 frames reach into
     return 1 + ((transform.window.size - 1) // transform.hop + LANES - 1) // LANES
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scratch: Scratch) -> None:
     # Power or magnitude of the 16 frames of a group -> scratch.spectrum; groups come in order, from 0.
     # samples (sample): frame t begins at t * hop; the last group and the hops that it reaches into are whole.
@@ -100,7 +100,7 @@ def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scra
     _real_spectrum(scratch.points[result:], region, transform.half_twiddles, transform.squared, scratch.spectrum)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _weigh(
     hops: NDArray[np.float32], pitch: int, transform: Transform, points: NDArray[np.float32], region: int
 ) -> None:
@@ -131,7 +131,7 @@ def _weigh(
         store(points, (index & 1) * region + (index >> 1) * LANES, zero)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _complex_transform(points: NDArray[np.float32], region: int, twiddles: NDArray[np.float32]) -> int:
     # Stockham's self-sorting transform of radix 4, then 2 where a factor is left. A stage splits transforms of `size`
     # points, of which `stride / LANES` are interleaved. Returns where the result begins: real, then imaginary.
@@ -177,7 +177,7 @@ def _complex_transform(points: NDArray[np.float32], region: int, twiddles: NDArr
     return source
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _real_spectrum(
     points: NDArray[np.float32],  # (2, position, lane): Z
     region: int,

@@ -4,9 +4,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.lanes import LANES
 from serfast.features.options import FeatureOptions
 
@@ -101,7 +101,7 @@ def make_framing(options: FeatureOptions) -> Framing:
     return Framing(-_first_sample(options), options.hop, options.n_window, options.framing == "mirrored")
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def padded_samples(samples: NDArray[np.float32], count: int, framing: Framing) -> NDArray[np.float32]:
     """Copy a waveform so that the window of frame t begins at sample ``t * hop``, in whole groups of frames.
 
@@ -163,7 +163,7 @@ def _check_values(samples: NDArray[np.float32]) -> None:
         raise ValueError(f"waveform must {rule}, got {samples[first]} at sample {first}")
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _within(samples: NDArray[np.float32], limit: np.float32) -> bool:
     # Whether no magnitude is above the limit, and none NaN.
     n_outside = 0

@@ -1,8 +1,8 @@
 """Sixteen float32 values that a kernel handles as one: what is written for a single frame runs on 16 side by side.
 
 LLVM holds them in one vector register, or in several narrower ones, whatever the processor has. Numba's own vectoriser
-leaves loops as short as a register scalar; with these values a kernel says what runs. A lane never depends on another,
-except in :func:`interleave_low` and :func:`interleave_high`.
+leaves loops as short as a register scalar; with these values a kernel says what runs. A lane depends on others
+only where a function says so.
 """
 
 import operator
@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+
+from serfast.features.compilation import kernel
 
 __all__ = [
     "LANES",
@@ -232,7 +234,7 @@ def _exponent_bits(builder: Any, value: Any) -> Any:
     return builder.ashr(centred, ir.Constant(_INTEGERS, [23] * LANES))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def logarithm(value: Any) -> Any:
     """The natural logarithm; values must be normal and positive."""
     # log(2^e (1 + x)) = e log 2 + x - x^2 / 2 + x^3 P(x), x in [-0.293, 0.414); log 2 in two parts, the first exact.

@@ -4,9 +4,9 @@ Source: Boersma (1993), Accurate short-term analysis of the fundamental frequenc
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.correlation import N_CANDIDATES, Candidates
 
 __all__ = ["best_path"]
@@ -17,7 +17,7 @@ _JUMP_COST = 0.8  # per octave between two frames of 10 ms
 _VOICING_COST = 0.14  # per change between voiced and unvoiced in 10 ms
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def best_path(candidates: Candidates, unvoiced: NDArray[np.float32], hop_ms: float) -> NDArray[np.int64]:
     """Candidate of every frame, -1 where it is unvoiced.
 
@@ -32,7 +32,7 @@ def best_path(candidates: Candidates, unvoiced: NDArray[np.float32], hop_ms: flo
     return chosen
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _viterbi(
     candidates: Candidates,
     unvoiced: NDArray[np.float32],  # (frame)

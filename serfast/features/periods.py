@@ -10,9 +10,9 @@ measured by peak picking or by waveform matching?
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.frames import first_centre
 from serfast.features.options import FeatureOptions
 
@@ -54,7 +54,7 @@ def perturbation(samples: NDArray[np.float32], f0_hz: NDArray[np.float32], optio
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _correlation(samples: NDArray[np.float32], left: int, right: int, length: int) -> float:
     # Normalised, of two stretches inside the waveform; 0 if one is silent
     product, left_energy, right_energy = 0.0, 0.0, 0.0
@@ -67,7 +67,7 @@ def _correlation(samples: NDArray[np.float32], left: int, right: int, length: in
     return product / energy if energy > 0 else 0.0
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _best_shift(
     samples: NDArray[np.float32], left: int, length: int, shortest: int, longest: int
 ) -> tuple[float, float]:
@@ -88,7 +88,7 @@ def _best_shift(
     return best_shift + slope / curvature, min(best + 0.5 * slope * slope / curvature, 1.0)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _correlate_periods(
     samples: NDArray[np.float32],
     f0_hz: NDArray[np.float32],
@@ -107,7 +107,7 @@ def _correlate_periods(
         _, correlation[frame] = _best_shift(samples, left, 2 * period, period - 2, period + 2)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _follow_periods(
     samples: NDArray[np.float32],
     f0_hz: NDArray[np.float32],
@@ -147,7 +147,7 @@ def _follow_periods(
     return n_marks
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _average_changes(
     marks: NDArray[np.float64], peaks: NDArray[np.float64], first: int, hop: int, reach: float, found: Perturbation
 ) -> None:

@@ -15,9 +15,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
+from serfast.features.compilation import REORDERED, kernel
 from serfast.features.correlation import LAG_GROUP, Candidates, Correlator, find_candidates, n_samples_of_a_frame
 from serfast.features.frames import first_centre, frame_times_s, n_frames, prepare_waveform
 from serfast.features.lanes import LANES, load, splat, store
@@ -103,7 +103,7 @@ def track_pitch(waveform: ArrayLike, sample_rate: int, options: FeatureOptions |
     return Pitch(f0_hz=f0_hz, voiced=f0_hz > 0, times_s=frame_times_s(len(f0_hz), options))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pitch_track(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> PitchTrack:
     """Pitch of ``count`` frames of a checked waveform at the options' sample rate."""
     f0_hz, correlation = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
@@ -117,14 +117,14 @@ def pitch_track(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> Pi
     return PitchTrack(f0_hz, correlation, odds)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def observe(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> tuple[Candidates, NDArray[np.float32]]:
     """Candidates of ``count`` frames and measures of voicing, of a waveform of zero mean and unit mean square."""
     candidates = find_candidates(_decimated(scaled, count, plan), count, plan.correlator)
     return candidates, measures(candidates, hop_energies(scaled, plan.hop, plan.first, count))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def standardised(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """The waveform with zero mean and unit mean square; nothing if it is silent."""
     mean = _sum(samples) / samples.size
@@ -136,7 +136,7 @@ def standardised(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def log_f0(f0_hz: NDArray[np.float32], interpolate: bool, without_voice: float, column: NDArray[np.float32]) -> None:
     """Write the natural logarithm of ``f0_hz`` (frame,) to ``column`` (frame,).
 
@@ -200,7 +200,7 @@ def _lowpass(sample_rate: int, factor: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(padded.reshape(-1, factor).T, dtype=np.float32)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _decimated(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> NDArray[np.float32]:
     # The low-passed waveform as find_candidates wants it: whole groups of frames, whole blocks of four registers
     correlator, (n_phases, n_taps) = plan.correlator, plan.taps.shape
@@ -214,7 +214,7 @@ def _decimated(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> NDAr
     return decimated
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath=REORDERED)
 def _sum(samples: NDArray[np.float32]) -> float:
     total = 0.0
     for index in range(samples.size):  # an iterator would not be vectorised
@@ -222,7 +222,7 @@ def _sum(samples: NDArray[np.float32]) -> float:
     return total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath=REORDERED)
 def _square_sum(samples: NDArray[np.float32], mean: float) -> float:
     total = 0.0
     for index in range(samples.size):
@@ -231,14 +231,14 @@ def _square_sum(samples: NDArray[np.float32], mean: float) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _standardise(samples: NDArray[np.float32], mean: np.float32, gain: np.float32, scaled: NDArray[np.float32]) -> None:
     # (sample) -> (sample)
     for index in range(samples.size):
         scaled[index] = (samples[index] - mean) * gain
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _split_phases(samples: NDArray[np.float32], lead: int, phases: NDArray[np.float32]) -> None:
     # sample n -> phases[(n + lead) % factor, (n + lead) // factor], phases (factor, sample)
     factor = phases.shape[0]
@@ -250,7 +250,7 @@ def _split_phases(samples: NDArray[np.float32], lead: int, phases: NDArray[np.fl
             target[index] = source[index * factor]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _filter_phases(phases: NDArray[np.float32], taps: NDArray[np.float32], filtered: NDArray[np.float32]) -> None:
     # phases (factor, sample + tap), taps (factor, tap) -> filtered (sample), whole blocks of four registers
     for at in range(0, filtered.size, 4 * LANES):
@@ -269,7 +269,7 @@ def _filter_phases(phases: NDArray[np.float32], taps: NDArray[np.float32], filte
         store(filtered, at + 3 * LANES, sum_3)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _read_path(
     candidates: Candidates,
     chosen: NDArray[np.int64],  # (frame)

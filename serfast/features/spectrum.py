@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.fourier import Scratch, Transform, make_scratch, make_transform, spectra
 from serfast.features.frames import Framing, analysis_window, make_framing, n_frames, padded_samples
 from serfast.features.lanes import LANES, largest, load, logarithm, maximum, splat, store
@@ -113,7 +113,7 @@ def make_spectrum_plan(options: FeatureOptions) -> SpectrumPlan:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def log_mel_energies(samples: NDArray[np.float32], count: int, plan: SpectrumPlan) -> NDArray[np.float32]:
     """Logarithm of the energy in every mel band, at least that of the floor, shape (group, mel, lane)."""
     n_groups, n_mels = (count + LANES - 1) // LANES, plan.limits.shape[0]
@@ -125,14 +125,14 @@ def log_mel_energies(samples: NDArray[np.float32], count: int, plan: SpectrumPla
     return log_mel.reshape(n_groups, n_mels, LANES)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def write_cepstra(log_mel: NDArray[np.float32], plan: SpectrumPlan, features: NDArray[np.float32]) -> None:
     """Write the cosine transform of ``log_mel`` (group, mel, lane) to the columns of ``features`` (frame, column)."""
     tile = np.empty(_DCT_ROWS * LANES, dtype=np.float32)
     _apply_dct(log_mel.reshape(-1), plan.dct, plan.row_sums, tile, features)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _raise_to(log_mel: NDArray[np.float32], n_mels: int, count: int, below: np.float32) -> None:
     # log_mel (group, mel, lane), in place: no value of the first `count` frames more than `below` under their loudest
     whole = count // LANES * n_mels * LANES
@@ -149,7 +149,7 @@ def _raise_to(log_mel: NDArray[np.float32], n_mels: int, count: int, below: np.f
         store(log_mel, at, maximum(load(log_mel, at), floor))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_log_mel(
     padded: NDArray[np.float32],  # (sample)
     plan: SpectrumPlan,
@@ -173,7 +173,7 @@ def _fill_log_mel(
             store(log_mel, (group * n_mels + mel) * LANES, scale * logarithm(maximum(energy + energy_odd, floor)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_powers(
     padded: NDArray[np.float32], transform: Transform, scratch: Scratch, powers: NDArray[np.float32]
 ) -> None:
@@ -184,7 +184,7 @@ def _fill_powers(
         powers[first : first + scratch.spectrum.size] = scratch.spectrum
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _apply_dct(
     log_mel: NDArray[np.float32],  # (group, mel, lane)
     dct: NDArray[np.float32],  # (coefficient, mel), whole blocks of _DCT_ROWS rows

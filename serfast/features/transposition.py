@@ -1,15 +1,15 @@
 """Segments of a waveform side by side: the lanes of a frame kernel."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import kernel
 from serfast.features.lanes import LANES, interleave_high, interleave_low, load, store
 
 __all__ = ["transpose"]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def transpose(
     samples: NDArray[np.float32],
     hop: int,

@@ -7,9 +7,9 @@ The weights are those of a logistic regression on the development signals of ``b
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from serfast.features.compilation import REORDERED, kernel
 from serfast.features.correlation import Candidates
 from serfast.features.lanes import LANES, load, logarithm, maximum, minimum, splat, store
 
@@ -63,7 +63,7 @@ def _upper_triangle(rows: tuple[tuple[float, ...], ...]) -> NDArray[np.float32]:
 _WEIGHTS = _upper_triangle(_PRODUCTS)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def hop_energies(samples: NDArray[np.float32], hop: int, first: int, count: int) -> NDArray[np.float32]:
     """Mean square of the samples and of their differences, shape (2, frame), in the two hops about each centre.
 
@@ -86,7 +86,7 @@ def hop_energies(samples: NDArray[np.float32], hop: int, first: int, count: int)
     return energies
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the evidence is weighed from, shape (group, measure, lane); void behind the last frame.
 
@@ -114,7 +114,7 @@ def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[n
     return observed.reshape(n_groups, len(MEASURES), LANES)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def evidence(observed: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Logarithm of the odds that each of ``count`` frames is voiced, shape (frame,)."""
     odds = np.empty(observed.shape[0] * LANES, dtype=np.float32)
@@ -122,7 +122,7 @@ def evidence(observed: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     return odds[:count]
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@kernel(fastmath=REORDERED)
 def _sum_squares(padded: NDArray[np.float32], hop: int, energies: NDArray[np.float32]) -> None:
     # padded (1 + sample), the sample before the first in front -> energies (2, hop)
     for index in range(energies.shape[1]):
@@ -135,7 +135,7 @@ def _sum_squares(padded: NDArray[np.float32], hop: int, energies: NDArray[np.flo
         energies[0, index], energies[1, index] = energy, change
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _highest_peaks(counts: NDArray[np.int64], heights: NDArray[np.float32], highest: NDArray[np.float32]) -> None:
     # counts (frame), heights (frame, candidate) -> highest (frame), 0 without a peak
     for frame in range(highest.size):
@@ -145,7 +145,7 @@ def _highest_peaks(counts: NDArray[np.int64], heights: NDArray[np.float32], high
         highest[frame] = best
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _ranked(values: NDArray[np.float32], rank: int) -> Any:
     # The value at place `rank` once sorted, by Hoare's selection; reorders the values. np.partition takes seconds to
     # compile.
@@ -170,7 +170,7 @@ def _ranked(values: NDArray[np.float32], rank: int) -> Any:
     return values[rank]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _to_bels(values: NDArray[np.float32], floor: float) -> None:
     # log10(value + floor), in place; whole registers
     offset, scale = splat(np.float32(floor)), splat(np.float32(_BELS))
@@ -178,12 +178,12 @@ def _to_bels(values: NDArray[np.float32], floor: float) -> None:
         store(values, at, scale * logarithm(load(values, at) + offset))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _clipped(values: Any, low: float, high: float) -> Any:
     return minimum(maximum(values, splat(np.float32(low))), splat(np.float32(high)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_measures(
     tracks: NDArray[np.float32],  # (4, context + frame ...): clarity, and energies in bels
     low_floor: np.float32,
@@ -210,7 +210,7 @@ def _fill_measures(
         store(observed, to + 12 * LANES, _clipped(load(low, centre + 2) - here, -3.0, 3.0))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _weigh(
     observed: NDArray[np.float32],  # (group, measure, lane)
     weights: NDArray[np.float32],  # (1 + measure, 1 + measure), upper triangle; the first measure is 1
