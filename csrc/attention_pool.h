@@ -18,8 +18,9 @@
 //             dz_t = ds_t w (1 - u_t^2)
 //   uniform:  dh_t = alpha_t q_t
 //
-// Utterances may name a group, and each group has a query of its own. An utterance is a first row and a length; first rows ascend and utterances do not overlap. Rows of no utterance get
-// zero weights and zero gradients. A length of 0 is an empty slot: its context is zero.
+// Utterances may name a group, and each group has a query of its own. An utterance is a first row and a length; first
+// rows ascend and utterances do not overlap. Rows of no utterance get zero weights and zero gradients. A length of 0 is
+// an empty slot: its context is zero.
 
 #pragma once
 

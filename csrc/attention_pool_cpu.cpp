@@ -80,8 +80,8 @@ struct Plan {
 
   int64_t n_chunks() const { return static_cast<int64_t>(chunks.size()); }
 
-  // Calls work(chunk index, room for a tile's dropout bits) for every chunk, each thread taking neighbouring chunks with
-  // its share of the frames.
+  // Calls work(chunk index, room for a tile's dropout bits) for every chunk, each thread taking neighbouring chunks
+  // with its share of the frames.
   template <typename scalar_t, typename Work>
   void for_each_chunk(const AttentionPoolInputs<scalar_t>& inputs, const Work& work) const {
     const int64_t frames_per_thread = std::max<int64_t>(1, NUMBERS_PER_THREAD / (inputs.n_units + inputs.n_attention));

@@ -1,4 +1,4 @@
-// Large results in large pages: the kernel asks for them, because touching a fresh 4 KiB page costs more than filling it.
+// Large results in large pages: touching a fresh page of 4 KiB costs several times what filling it does.
 
 #pragma once
 
