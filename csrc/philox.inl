@@ -5,7 +5,8 @@
 //
 // With the counter (frame, octet, 0, 0) the first rounds hardly mix: of their six products, five depend on the frame
 // alone or on the octet alone, and are computed once per frame or once per tile. Fifteen are left for each draw. With
-// AVX-512, g++ 12 makes 68 instructions of a word of 64 bits, four of them prefetches, for the 256 bytes of float that it masks.
+// AVX-512, g++ 12 makes 68 instructions of a word of 64 bits, four of them prefetches: for the 256 bytes of float that
+// it masks.
 
 constexpr int DRAW_BLOCK = 64;  // units whose bits fill one word
 constexpr int SHARED_ROUNDS = 3;
