@@ -97,4 +97,4 @@ def test_blstm(benchmark: BenchmarkFixture, batch: str, n_units: int, direction:
     benchmark.pedantic(run, (layer,), rounds=rounds, warmup_rounds=1)
     module.zero_grad()
     rate = 1e-9 * factor * flops(lengths, n_units) / benchmark.stats.stats.median
-    benchmark.extra_info = {"useful GFLOP/s": round(rate, 1), "sgemm GFLOP/s": round(sgemm_gflops(), 1)}
+    benchmark.extra_info.update({"useful GFLOP/s": round(rate, 1), "sgemm GFLOP/s": round(sgemm_gflops(), 1)})

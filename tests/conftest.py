@@ -1,6 +1,7 @@
 """What tests share: the real corpus, a small store of made-up features, and a cache that is thrown away."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from serfast.corpora import Corpus, Utterance
 from serfast.features import FeatureOptions, FeatureStore, StoreWriter, feature_names
+
+# Tests of accuracy share the signals of the benchmarks. Last, so that the installed serfast goes before the sources.
+sys.path.append(str(Path(__file__).parents[1]))
 
 EMOTIONS = ("anger", "neutral", "sadness")
 
