@@ -81,6 +81,14 @@ SetOption = Annotated[
         "learning_rate=0.001, pooling_dropout=0.5, seed=1, window_ms=32. A wrong name lists them all. Repeatable.",
     ),
 ]
+FeatureSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any option of FeatureOptions, such as window_ms=32 or log_mel=true. A wrong name lists them all. Repeatable.",
+    ),
+]
 OutputOption = Annotated[
     Path | None, typer.Option(help="Folder of the run; runs/CORPUS-PROTOCOL-POOLING if not given.")
 ]
@@ -121,7 +129,7 @@ def features(
     corpus: CorpusArgument,
     root: RootArgument,
     store: Annotated[Path, typer.Argument(help="Folder of the feature store; made if missing.")],
-    options: SetOption = None,
+    options: FeatureSetOption = None,
     jobs: Annotated[int | None, typer.Option(help="Threads; one for every processor if not given.")] = None,
 ) -> None:
     """Extract the features of a corpus into a store; what is there and unchanged is not extracted again."""
@@ -130,6 +138,8 @@ def features(
 
     chosen = FeatureOptions.from_dict(_parse_settings(options))
     loaded = _load(corpus, root, None)
+    for note in loaded.notes:
+        typer.echo(f"{loaded.name}: {note}", err=True)
     extracted = extract_corpus(loaded, store, chosen, jobs=jobs, on_progress=Progress(True).extraction)
     typer.echo(
         f"{store}: {len(extracted.lengths)} utterances, {int(extracted.lengths.sum())} frames of "

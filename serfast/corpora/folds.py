@@ -135,7 +135,7 @@ def check_leaks(corpus: Corpus, fold: Fold, duplicates: Sequence[tuple[Utterance
     Args:
         corpus: what the indices of ``fold`` point into.
         fold: the fold to check.
-        duplicates: the corpus's ``find_duplicates``.
+        duplicates: groups of the same recording, by ``group_duplicates`` or ``find_duplicates``.
 
     Raises:
         ValueError: if the train or validation part is empty; if an index is outside the corpus; if an index, a speaker

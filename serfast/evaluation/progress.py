@@ -31,10 +31,15 @@ class Progress:
         if progress.n_done < progress.n_utterances and now - self._last_line < EXTRACTION_LINE_EVERY_S:
             return
         self._last_line = now
-        speed = progress.audio_s / progress.elapsed_s if progress.elapsed_s > 0 else 0.0
+        line = f"features: {progress.n_done}/{progress.n_utterances} utterances, "
+        if progress.audio_s == 0:
+            self.say(line + "stored already")
+            return
+        hours_per_second = progress.audio_s / 3600 / progress.elapsed_s
+        left_s = progress.elapsed_s * (progress.n_utterances / progress.n_done - 1)
         self.say(
-            f"features: {progress.n_done}/{progress.n_utterances} utterances, "
-            f"{progress.audio_s / 3600:.2f} h of audio extracted, {speed / 3600:.2f} h per second"
+            line + f"{progress.audio_s / 60:,.1f} min of audio extracted, {hours_per_second:.2f} hours per second, "
+            f"about {_clock(left_s)} left"
         )
 
     def epoch(self, record: EpochRecord, *, fold: str, n_fold: int, n_folds: int, n_epochs: int) -> None:
