@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu_capability.h"
+#include "huge_pages.h"
 #include "vector.h"
 
 #define SERFAST_KERNEL "blstm_kernel.inl"
@@ -31,14 +32,14 @@ const BlstmKernels<scalar_t>& kernels() {
 #if defined(__x86_64__)
   switch (cpu_capability()) {
     case CpuCapability::avx512:
-      return avx512::Kernels<scalar_t>::table;
+      return avx512::BlstmTable<scalar_t>::table;
     case CpuCapability::avx2:
-      return avx2::Kernels<scalar_t>::table;
+      return avx2::BlstmTable<scalar_t>::table;
     default:
       break;
   }
 #endif
-  return generic::Kernels<scalar_t>::table;
+  return generic::BlstmTable<scalar_t>::table;
 }
 
 // The utterances of a batch dealt out to tiles of like total length, each sorted longest first.
@@ -102,6 +103,9 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   Tensor hidden = torch::stable::new_empty(projected, {n_rows, N_DIRECTIONS * n_units});
   Tensor cell = torch::stable::new_empty(projected, {saves ? n_rows : 0, projected.size(1) / N_GATES});
   Tensor gates = torch::stable::new_empty(projected, {saves ? n_rows : 0, projected.size(1)});
+  for (const Tensor& result : {hidden, cell, gates}) {
+    use_huge_pages(result);
+  }
   Tensor packed = torch::stable::new_empty(projected, {projected.size(1), n_units});
   kernels<scalar_t>().pack_forward(recurrent.const_data_ptr<scalar_t>(), n_units, packed.mutable_data_ptr<scalar_t>());
   const BlstmForward<scalar_t> layer = {
@@ -138,6 +142,7 @@ Tensor backward(
   const int64_t n_lanes = PACK_BYTES / static_cast<int64_t>(sizeof(scalar_t));
   const int64_t n_columns = (n_units + N_GATES * n_lanes - 1) / (N_GATES * n_lanes) * (N_GATES * n_lanes);
   Tensor grad_projected = torch::stable::new_empty(gates, gates.sizes());
+  use_huge_pages(grad_projected);
   Tensor packed = torch::stable::new_empty(gates, {gates.size(1), n_columns});
   kernels<scalar_t>().pack_backward(recurrent.const_data_ptr<scalar_t>(), n_units, packed.mutable_data_ptr<scalar_t>());
   const BlstmBackward<scalar_t> layer = {grad_hidden.const_data_ptr<scalar_t>(),

@@ -310,11 +310,11 @@ void pack_backward(
 }
 
 template <typename scalar_t>
-struct Kernels {
+struct BlstmTable {
   static constexpr BlstmKernels<scalar_t> table = {
       n_scratch<scalar_t>, forward_tile<scalar_t>, backward_tile<scalar_t>, pack_forward<scalar_t>,
       pack_backward<scalar_t>};
 };
 
-template struct Kernels<float>;
-template struct Kernels<double>;
+template struct BlstmTable<float>;
+template struct BlstmTable<double>;

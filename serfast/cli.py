@@ -86,7 +86,8 @@ FeatureSetOption = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="Any option of FeatureOptions, such as window_ms=32 or log_mel=true. A wrong name lists them all. Repeatable.",
+        help="Any option of FeatureOptions, such as window_ms=32 or log_mel=true. A wrong name lists them all. "
+        "Repeatable.",
     ),
 ]
 OutputOption = Annotated[
