@@ -358,5 +358,5 @@ def _print_table(table: "Table") -> None:
     console.print(table, width=max(console.width, width), crop=False, overflow="ignore", no_wrap=True, soft_wrap=True)
 
 
-DEMO_RECIPE: dict[str, Any] = {"n_epochs": 12, "patience": 4, "batch_size": 16}
-"""The default model, with smaller batches and fewer epochs for a smaller corpus."""
+DEMO_RECIPE: dict[str, Any] = {"n_epochs": 12, "patience": 4}
+"""The default model, with fewer epochs for a smaller corpus."""

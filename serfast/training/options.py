@@ -25,7 +25,7 @@ class TrainingOptions:
 
     n_epochs: int = 20
     patience: int = 6
-    batch_size: int = 32
+    batch_size: int = 16
     learning_rate: float = 2e-3
     gradient_clip: float = 1.0
     class_weights: bool = False
