@@ -353,9 +353,8 @@ def _print_table(table: "Table") -> None:
     from rich.console import Console
 
     # A table that is wider than the terminal is wrapped by it, never cut: nothing of a result is lost.
-    width = Console(width=10_000).measure(table).maximum
-    console = Console(highlight=False)
-    console.print(table, width=max(console.width, width), crop=False, overflow="ignore", no_wrap=True, soft_wrap=True)
+    needed = Console(width=10_000).measure(table).maximum
+    Console(width=max(Console().width, needed), highlight=False).print(table)
 
 
 DEMO_RECIPE: dict[str, Any] = {"n_epochs": 12, "patience": 4}

@@ -67,7 +67,10 @@ def test_train_shows_progress_and_a_report(corpus_root: Path, tmp_path: Path):
 
 def test_predict_prints_a_table_or_json(trained: Path, corpus_root: Path):
     clips = sorted(corpus_root.rglob("*.wav"))[:2]
-    assert "anger" in run("predict", trained, *clips).stdout
+    printed = run("predict", trained, *clips).stdout
+    assert "…" not in printed
+    for word in ("anger", "happiness", "neutral", "sadness", str(clips[0])):
+        assert word in printed
     predictions = json.loads(run("predict", trained, *clips, "--json").stdout)
     assert [prediction["path"] for prediction in predictions] == [str(clip) for clip in clips]
     assert sum(predictions[0]["probabilities"].values()) == pytest.approx(1)
