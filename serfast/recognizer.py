@@ -1,7 +1,7 @@
 """A trained model with all it needs to name the emotion of a recording."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from serfast.errors import CorpusError
-from serfast.features import FeatureOptions, FeatureStore, Normaliser, extract_file, frame_times_s
+from serfast.features import (
+    FeatureOptions,
+    FeatureStore,
+    Normaliser,
+    StandardisedSource,
+    extract_file,
+    feature_names,
+    frame_times_s,
+    speaker_source,
+)
 from serfast.models import EmotionClassifier, ModelOptions
 from serfast.ops import resolve_device
 from serfast.training import Answers, answer
@@ -51,13 +60,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Recognizer:
-    """A trained classifier, the normaliser of its training part, and the options its features need."""
+    """A trained classifier, the normaliser of its training part, and the options its features need.
+
+    ``normaliser`` is None where training standardised each speaker's recordings by their own statistics; then
+    :meth:`enroll` must come before :meth:`predict`.
+    """
 
     model: EmotionClassifier
-    normaliser: Normaliser
+    normaliser: Normaliser | None
     emotions: tuple[str, ...]
     feature_options: FeatureOptions
-    model_options: ModelOptions
     device: torch.device
 
     @classmethod
@@ -81,42 +93,59 @@ class Recognizer:
             raise CorpusError(f"{folder / MODEL} must be a model of this version of serfast, got {error}") from error
         if digest != options.digest():
             raise CorpusError(f"{folder / MODEL} must expect features of this version of serfast, got other ones")
-        normaliser = Normaliser(
-            **{name: tensor.numpy() for name, tensor in select_tensors(tensors, "normaliser").items()}
-        )
-        model = EmotionClassifier(len(normaliser.mean), len(emotions), model_options)
+        statistics = {name: tensor.numpy() for name, tensor in select_tensors(tensors, "normaliser").items()}
+        normaliser = Normaliser(**statistics) if statistics else None
+        model = EmotionClassifier(len(feature_names(options)), len(emotions), model_options)
         model.load_state_dict(select_tensors(tensors, "model"))
         where = resolve_device(device)
-        return cls(model.to(where).eval(), normaliser, emotions, options, model_options, where)
+        return cls(model.to(where).eval(), normaliser, emotions, options, where)
 
     def save(self, folder: Path) -> None:
         """Write the one file that :meth:`load` reads."""
-        normaliser = {name: torch.from_numpy(value) for name, value in vars(self.normaliser).items()}
+        statistics = {} if self.normaliser is None else vars(self.normaliser)
+        normaliser = {name: torch.from_numpy(value) for name, value in statistics.items()}
         tensors = merge_tensors(model=self.model.state_dict(), normaliser=normaliser)
         facts = {
             "emotions": list(self.emotions),
             "features": self.feature_options.to_dict(),
             "features_digest": self.feature_options.digest(),
-            "model": asdict(self.model_options),
+            "model": asdict(self.model.options),
         }
         save_tensors(folder / MODEL, tensors, facts)
+
+    def enroll(self, paths: Sequence[str | Path]) -> "Recognizer":
+        """A recognizer for one speaker, whose recordings it standardises with the statistics of these.
+
+        They need no label; the more of them and the more emotions in them, the better.
+
+        Raises:
+            ValueError: if no recording is given.
+            CorpusError: naming the file, if a recording cannot be read.
+        """
+        clips = self._read(paths)
+        if not len(clips.lengths):
+            raise ValueError("paths must name at least one recording to enroll, got none")
+        return replace(self, normaliser=Normaliser.fit(clips, range(len(clips.lengths))))
 
     def predict(self, paths: Sequence[str | Path], *, batch_size: int = 16) -> list[Prediction]:
         """Name the emotion of each recording. The answer for one does not depend on the others or on ``batch_size``.
 
         Raises:
+            ValueError: if the model standardises each speaker's recordings and none were enrolled.
             CorpusError: naming the file, if a recording cannot be read.
         """
-        if isinstance(paths, (str, Path)):
-            raise TypeError(f"paths must be a list of files, got the single path {str(paths)!r}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if not paths:
+        if self.normaliser is None:
+            raise ValueError(
+                "the recognizer must know the speaker, got one trained with normalisation 'speaker': "
+                "call enroll with recordings of that speaker first"
+            )
+        clips = self._read(paths)
+        if not len(clips.lengths):
             return []
-        clips = _Clips([extract_file(Path(path), self.feature_options) for path in paths])
-        answers = answer(
-            self.model, clips, self.normaliser, range(len(paths)), batch_size=batch_size, device=self.device
-        )
+        standardised = StandardisedSource(clips, [self.normaliser])
+        answers = answer(self.model, standardised, range(len(paths)), batch_size=batch_size, device=self.device)
         return [
             self._prediction(Path(path), answers, place, int(clips.lengths[place])) for place, path in enumerate(paths)
         ]
@@ -124,12 +153,21 @@ class Recognizer:
     def answer_store(self, store: FeatureStore, indices: Sequence[int], *, batch_size: int = 16) -> Answers:
         """Answers for utterances of a feature store, in the order of ``indices``.
 
+        Without a normaliser each speaker's recordings in the store are standardised by their own statistics.
+
         Raises:
-            ValueError: if the store's features were made with other options than the model's.
+            ValueError: if the store's features were made with other options than the model's, or the model needs to
+                know the speakers and an utterance has none.
         """
         if store.options.digest() != self.feature_options.digest():
             raise ValueError(f"store {store.path} must hold features of the model's options, got {store.options}")
-        return answer(self.model, store, self.normaliser, indices, batch_size=batch_size, device=self.device)
+        source = speaker_source(store) if self.normaliser is None else StandardisedSource(store, [self.normaliser])
+        return answer(self.model, source, indices, batch_size=batch_size, device=self.device)
+
+    def _read(self, paths: Sequence[str | Path]) -> "_Clips":
+        if isinstance(paths, (str, Path)):
+            raise TypeError(f"paths must be a list of files, got the single path {str(paths)!r}")
+        return _Clips([extract_file(Path(path), self.feature_options) for path in paths])
 
     def _prediction(self, path: Path, answers: Answers, place: int, n_frames: int) -> Prediction:
         def by_emotion(values: NDArray[Any]) -> dict[str, float]:

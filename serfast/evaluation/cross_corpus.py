@@ -6,7 +6,7 @@ from pathlib import Path
 from serfast.corpora import Corpus
 from serfast.errors import CorpusError
 from serfast.evaluation.corpus_features import corpus_features, without_excluded
-from serfast.evaluation.fold import FOLD, predict_part
+from serfast.evaluation.fold import FOLD, label_answers
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import recording_ids
 from serfast.evaluation.results import read_json, score_predictions
@@ -56,7 +56,8 @@ def evaluate(
     features = without_excluded(features, exclude, progress=shown)
     _refuse_seen(Path(run), features)
     indices: Sequence[int] = range(len(features.lengths))
-    predictions = predict_part(recognizer, features, indices, fold="", batch_size=batch_size)
+    answers = recognizer.answer_store(features, indices, batch_size=batch_size)
+    predictions = label_answers(answers.probabilities, recognizer.emotions, features, indices, fold="")
     return score_predictions(predictions, recognizer.emotions)
 
 

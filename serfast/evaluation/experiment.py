@@ -15,11 +15,11 @@ from serfast.evaluation.protocol import SINGLE, Protocol, lay_folds, make_protoc
 from serfast.evaluation.recipe import Recipe
 from serfast.evaluation.results import RESULT, FoldResult, Result, UtterancePrediction, score_predictions
 from serfast.evaluation.run_folder import claim
+from serfast.evaluation.system import FoldContext, System
 from serfast.features import FeatureStore
 from serfast.ops import resolve_device
-from serfast.training import EpochRecord
 
-__all__ = ["cross_validate", "train"]
+__all__ = ["cross_validate", "run_system", "train"]
 
 
 def train(
@@ -110,54 +110,90 @@ def _experiment(
     features = corpus_features(corpus, recipe.features, store=store, progress=progress)
     features = without_excluded(features, exclude, progress=progress)
     protocol = make_protocol(protocol_name, features)
+    return run_system(
+        recipe,
+        features,
+        protocol,
+        output=output,
+        base_output=output / "base",
+        exclude=exclude,
+        device=device,
+        progress=progress,
+    )
+
+
+def run_system(
+    system: System,
+    features: FeatureStore,
+    protocol: Protocol,
+    *,
+    output: Path,
+    base_output: Path,
+    exclude: Sequence[str],
+    device: torch.device,
+    progress: Progress,
+) -> Result:
+    """Run ``system`` over the folds of ``protocol`` in the folder ``output``, or read its finished run.
+
+    The folds of its base system are read from, or put into, ``base_output``.
+
+    Raises:
+        ValueError: if ``output`` is in use or holds anything but this run.
+        CorpusError: if the run's files are damaged.
+    """
     output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / ".lock", timeout=0):
-            claim(output, {"protocol": protocol_name, **_identity(features, recipe, exclude)}, protocol)
+            claim(output, {"protocol": protocol.name, **_identity(features, system, exclude)}, protocol)
             if (output / RESULT).exists():
                 progress.say(f"{output} holds this run, finished: nothing to do")
                 return Result.load(output)
-            return _run(features, protocol, recipe, output=output, exclude=exclude, device=device, progress=progress)
+            folds: list[FoldResult] = []
+            predictions: list[UtterancePrediction] = []
+            for n_fold, fold in enumerate(protocol.folds, start=1):
+                shown = progress.of_fold(fold.name, n_fold, len(protocol.folds))
+                single = protocol.name == SINGLE
+                context = FoldContext(
+                    features,
+                    fold,
+                    output if single else fold_folder(output, fold.name),
+                    base_output if single else fold_folder(base_output, fold.name),
+                    device,
+                    shown.epoch,
+                )
+                found, found_predictions = run_fold(system, context)
+                folds.append(found)
+                predictions.extend(found_predictions)
+                shown.finished(found)
+            result = _pool(features, protocol, folds, predictions, exclude=exclude, output=output)
+            result.save()
+            return result
     except Timeout as error:
         raise ValueError(f"output {output} must not be in use, got a folder that another process trains in") from error
 
 
-def _identity(features: FeatureStore, recipe: Recipe, exclude: Sequence[str]) -> dict[str, Any]:
+def _identity(features: FeatureStore, system: System, exclude: Sequence[str]) -> dict[str, Any]:
     # With the splits, all that decides what a run computes.
     return {
         "corpus": features.corpus.name,
         "emotions": list(features.corpus.emotions),
         "exclude": sorted(exclude),
-        **recipe.to_dict(),
+        **system.to_dict(),
         "features": features.options.to_dict(),
         "features_digest": features.options.digest(),
     }
 
 
-def _run(
+def _pool(
     features: FeatureStore,
     protocol: Protocol,
-    recipe: Recipe,
+    folds: Sequence[FoldResult],
+    predictions: Sequence[UtterancePrediction],
     *,
-    output: Path,
     exclude: Sequence[str],
-    device: torch.device,
-    progress: Progress,
+    output: Path,
 ) -> Result:
-    folds: list[FoldResult] = []
-    predictions: list[UtterancePrediction] = []
-    for n_fold, fold in enumerate(protocol.folds, start=1):
-
-        def on_epoch(record: EpochRecord, n_fold: int = n_fold, name: str = fold.name) -> None:
-            n_folds, n_epochs = len(protocol.folds), recipe.training.n_epochs
-            progress.epoch(record, fold=name, n_fold=n_fold, n_folds=n_folds, n_epochs=n_epochs)
-
-        folder = output if protocol.name == SINGLE else fold_folder(output, fold.name)
-        found, found_predictions = run_fold(features, fold, recipe, folder, device, on_epoch)
-        folds.append(found)
-        predictions.extend(found_predictions)
-        progress.say(f"fold {n_fold}/{len(protocol.folds)} {fold.name}  UA {found.ua:.3f} WA {found.wa:.3f}")
-    result = Result(
+    return Result(
         corpus=features.corpus.name,
         protocol=protocol.name,
         part=protocol.scored_part,
@@ -166,10 +202,8 @@ def _run(
         folds=tuple(folds),
         predictions=tuple(predictions),
         splits_digest=protocol.digest,
-        training_seconds=sum(fold.seconds_per_epoch * fold.n_epochs for fold in folds),
+        training_seconds=sum(fold.seconds for fold in folds),
         excluded=tuple(sorted(exclude)),
         notes=features.corpus.notes,
         output=output,
     )
-    result.save()
-    return result

@@ -1,16 +1,15 @@
-"""One fold of an experiment: train its model, score it on the part it has not seen, write both to the fold's folder."""
+"""One fold of an experiment: let a system learn it, score its answers, write both to the fold's folder."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from serfast import atomic
-from serfast.corpora import Fold
 from serfast.environment import versions
-from serfast.evaluation.recipe import Recipe
 from serfast.evaluation.results import (
     PREDICTIONS,
     FoldResult,
@@ -20,11 +19,11 @@ from serfast.evaluation.results import (
     score_predictions,
     write_predictions,
 )
+from serfast.evaluation.system import FoldContext, System
 from serfast.features import FeatureStore
-from serfast.recognizer import Recognizer
-from serfast.training import CHECKPOINT, EpochRecord, TrainedModel, train_model
+from serfast.training import CHECKPOINT
 
-__all__ = ["FOLD", "fold_folder", "predict_part", "run_fold"]
+__all__ = ["FOLD", "fold_folder", "label_answers", "run_fold"]
 
 FOLD = "fold.json"
 
@@ -34,34 +33,35 @@ def fold_folder(output: Path, fold: str) -> Path:
     return output / "folds" / re.sub(r"[%/\\\x00-\x1f]", lambda found: f"%{ord(found[0]):02X}", fold)
 
 
-def run_fold(
-    store: FeatureStore,
-    fold: Fold,
-    recipe: Recipe,
-    folder: Path,
-    device: torch.device,
-    on_epoch: Callable[[EpochRecord], None],
-) -> tuple[FoldResult, tuple[UtterancePrediction, ...]]:
-    """Train on ``fold`` in ``folder`` and predict its test part, or its validation part when there is no test part.
+def run_fold(system: System, context: FoldContext) -> tuple[FoldResult, tuple[UtterancePrediction, ...]]:
+    """Let ``system``, and its base before it, learn a fold and answer the fold's scored part.
 
     A fold that is finished is read back; one that was interrupted goes on behind its last complete epoch.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = context.folder
     if not (folder / FOLD).exists():
-        _train_fold(store, fold, recipe, folder, device, on_epoch)
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+        if system.base is not None:
+            run_fold(system.base, replace(context, folder=context.base_folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        _fit(system, context)
+    for checkpoint in folder.rglob(CHECKPOINT):
+        checkpoint.unlink()
     facts = read_json(folder / FOLD)
     predictions = read_predictions(folder / PREDICTIONS)
-    return FoldResult(scores=score_predictions(predictions, store.corpus.emotions), **facts), predictions
+    return FoldResult(scores=score_predictions(predictions, context.store.corpus.emotions), **facts), predictions
 
 
-def predict_part(
-    recognizer: Recognizer, store: FeatureStore, indices: Sequence[int], *, fold: str, batch_size: int
+def label_answers(
+    probabilities: NDArray[np.float64],
+    emotions: Sequence[str],
+    store: FeatureStore,
+    indices: Sequence[int],
+    *,
+    fold: str,
 ) -> tuple[UtterancePrediction, ...]:
-    """The recognizer's answers for utterances of a store, beside their truth."""
-    answers = recognizer.answer_store(store, indices, batch_size=batch_size)
+    """Answers (utterance, emotion) for utterances of a store, beside their truth."""
     rows = []
-    for index, predicted, row in zip(indices, answers.predicted, answers.probabilities, strict=True):
+    for index, row in zip(indices, probabilities, strict=True):
         utterance = store.corpus.utterances[index]
         rows.append(
             UtterancePrediction(
@@ -69,38 +69,24 @@ def predict_part(
                 key=utterance.key,
                 speaker=utterance.speaker or "",
                 emotion=utterance.emotion,
-                predicted=recognizer.emotions[predicted],
-                probabilities=dict(zip(recognizer.emotions, row.tolist(), strict=True)),
+                predicted=emotions[int(row.argmax())],
+                probabilities=dict(zip(emotions, row.tolist(), strict=True)),
             )
         )
     return tuple(rows)
 
 
-def _train_fold(
-    store: FeatureStore,
-    fold: Fold,
-    recipe: Recipe,
-    folder: Path,
-    device: torch.device,
-    on_epoch: Callable[[EpochRecord], None],
-) -> None:
-    trained = train_model(store, fold, recipe.model, recipe.training, folder=folder, device=device, on_epoch=on_epoch)
-    recognizer = Recognizer(
-        trained.model, trained.normaliser, store.corpus.emotions, store.options, recipe.model, device
-    )
-    recognizer.save(folder)
-    scored = fold.test or fold.validation
-    predictions = predict_part(recognizer, store, scored, fold=fold.name, batch_size=recipe.training.batch_size)
-    write_predictions(folder / PREDICTIONS, predictions, store.corpus.emotions)
-    atomic.write_json(folder / FOLD, _facts(fold, trained, device))
-
-
-def _facts(fold: Fold, trained: TrainedModel, device: torch.device) -> dict[str, Any]:
-    seconds = [record.seconds for record in trained.history]
-    return {
-        "name": fold.name,
-        "n_epochs": len(trained.history),
-        "best_epoch": trained.best_epoch,
-        "seconds_per_epoch": sum(seconds) / len(seconds),
-        "environment": {**versions(), "device": str(device)},
+def _fit(system: System, context: FoldContext) -> None:
+    outcome = system.fit(context)
+    emotions = context.store.corpus.emotions
+    predictions = label_answers(outcome.probabilities, emotions, context.store, context.scored, fold=context.fold.name)
+    write_predictions(context.folder / PREDICTIONS, predictions, emotions)
+    facts = {
+        "name": context.fold.name,
+        "n_epochs": outcome.n_epochs,
+        "best_epoch": outcome.best_epoch,
+        "seconds": outcome.seconds,
+        "choices": outcome.choices,
+        "environment": {**versions(), "device": str(context.device)},
     }
+    atomic.write_json(context.folder / FOLD, facts)

@@ -4,10 +4,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from serfast.evaluation.results import FoldResult
 from serfast.features import ExtractionProgress
 from serfast.training import EpochRecord
 
-__all__ = ["Progress"]
+__all__ = ["FoldProgress", "Progress"]
 
 EXTRACTION_LINE_EVERY_S = 2.0
 
@@ -18,7 +19,6 @@ class Progress:
 
     shown: bool
     _last_line: float = field(default=0.0, init=False)
-    _epoch_seconds: list[float] = field(default_factory=list, init=False)
 
     def say(self, line: str) -> None:
         """Print one line."""
@@ -42,16 +42,39 @@ class Progress:
             f"about {_clock(left_s)} left"
         )
 
-    def epoch(self, record: EpochRecord, *, fold: str, n_fold: int, n_folds: int, n_epochs: int) -> None:
-        """Report an epoch of a fold and the longest time that the whole experiment can still take."""
-        self._epoch_seconds.append(record.seconds)
-        mean_s = sum(self._epoch_seconds) / len(self._epoch_seconds)
-        left_s = mean_s * (n_epochs - record.epoch + (n_folds - n_fold) * n_epochs)
-        self.say(
-            f"fold {n_fold}/{n_folds} {fold}  epoch {record.epoch:>2}/{n_epochs}  loss {record.loss:.3f}  "
-            f"validation UA {record.validation_ua:.3f} WA {record.validation_wa:.3f}{' *' if record.best else '  '}  "
+    def of_fold(self, name: str, n_fold: int, n_folds: int) -> "FoldProgress":
+        """What reports on one fold of an experiment, the ``n_fold``-th."""
+        return FoldProgress(self, name, n_fold, n_folds)
+
+
+@dataclass
+class FoldProgress:
+    """Reports the epochs and the end of one fold."""
+
+    progress: Progress
+    name: str
+    n_fold: int
+    n_folds: int
+    _seconds: list[float] = field(default_factory=list, init=False)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Report an epoch, and the longest time that this stage of this fold can still take."""
+        self._seconds.append(record.seconds)
+        left_s = sum(self._seconds) / len(self._seconds) * (record.n_epochs - record.epoch)
+        scores = "validation"
+        if record.validation_ua is not None and record.validation_wa is not None:
+            scores += f" UA {record.validation_ua:.3f} WA {record.validation_wa:.3f}"
+        else:
+            scores += f" loss {record.validation_loss:.3f}"
+        self.progress.say(
+            f"fold {self.n_fold}/{self.n_folds} {self.name}  epoch {record.epoch:>2}/{record.n_epochs}  "
+            f"loss {record.loss:.3f}  {scores}{' *' if record.best else '  '}  "
             f"{record.seconds:.1f} s  at most {_clock(left_s)} left"
         )
+
+    def finished(self, found: FoldResult) -> None:
+        """Report the scores of the fold."""
+        self.progress.say(f"fold {self.n_fold}/{self.n_folds} {self.name}  UA {found.ua:.3f} WA {found.wa:.3f}")
 
 
 def _clock(seconds: float) -> str:

@@ -31,13 +31,17 @@ class UtterancePrediction:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold: the scores of its scored part, how its model was trained, and with what versions on what device."""
+    """One fold: the scores of its scored part, how its model was trained, and with what versions on what device.
+
+    ``choices`` are what the validation part decided beyond the epoch, by name; ``seconds`` went into training.
+    """
 
     name: str
     scores: Scores
     n_epochs: int
     best_epoch: int
-    seconds_per_epoch: float
+    seconds: float
+    choices: dict[str, Any]
     environment: dict[str, str]
 
     @property
@@ -62,7 +66,7 @@ class Result:
         folds: scores fold by fold.
         predictions: one per scored utterance.
         splits_digest: names the folds exactly.
-        training_seconds: spent in the epochs of all folds, validation included.
+        training_seconds: spent in training all folds, validation included.
         excluded: keys of utterances that were left out on request.
         notes: what the corpus says of itself: what was left out, merged, or occurs twice.
         output: the run's folder.
@@ -108,7 +112,8 @@ class Result:
                 score_predictions([row for row in predictions if row.fold == fold["name"]], emotions),
                 fold["n_epochs"],
                 fold["best_epoch"],
-                fold["seconds_per_epoch"],
+                fold["seconds"],
+                fold["choices"],
                 fold["environment"],
             )
             for fold in stored["folds"]
@@ -146,7 +151,8 @@ class Result:
                     "name": fold.name,
                     "n_epochs": fold.n_epochs,
                     "best_epoch": fold.best_epoch,
-                    "seconds_per_epoch": fold.seconds_per_epoch,
+                    "seconds": fold.seconds,
+                    "choices": fold.choices,
                     "environment": fold.environment,
                     **asdict(fold.scores),
                 }

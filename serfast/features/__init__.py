@@ -3,17 +3,20 @@
 from serfast.features.bulk import ExtractionProgress, default_store_path, extract_corpus, extract_file
 from serfast.features.extract import extract, feature_names
 from serfast.features.frames import frame_times_s
-from serfast.features.normaliser import Normaliser
+from serfast.features.normaliser import NORMALISATIONS, FrameSource, Normaliser, StandardisedSource, speaker_source
 from serfast.features.options import FeatureOptions
 from serfast.features.pitch import Pitch, track_pitch
 from serfast.features.store import FeatureStore, StoreWriter
 
 __all__ = [
+    "NORMALISATIONS",
     "ExtractionProgress",
     "FeatureOptions",
     "FeatureStore",
+    "FrameSource",
     "Normaliser",
     "Pitch",
+    "StandardisedSource",
     "StoreWriter",
     "default_store_path",
     "extract",
@@ -21,5 +24,6 @@ __all__ = [
     "extract_file",
     "feature_names",
     "frame_times_s",
+    "speaker_source",
     "track_pitch",
 ]

@@ -1,7 +1,7 @@
 """Networks: encoder, pooling, decoder and the utterance classifier built of them. They know no corpus."""
 
 from serfast.models.blstm import BLSTM
-from serfast.models.classifier import EmotionClassifier, ModelOptions
+from serfast.models.classifier import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.models.decoder import Decoder
 from serfast.models.pooling import POOLINGS, AttentionPool, LastPool, make_pooling
 
@@ -11,6 +11,7 @@ __all__ = [
     "AttentionPool",
     "Decoder",
     "EmotionClassifier",
+    "EmotionHead",
     "LastPool",
     "ModelOptions",
     "make_pooling",

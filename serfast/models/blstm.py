@@ -26,6 +26,7 @@ class BLSTM(nn.Module):
     def __init__(self, n_features: int, n_units: int, n_layers: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
         self.n_layers = n_layers
+        self.n_outputs = 2 * n_units
         self.dropout = nn.Dropout(dropout)
         bound = 1 / math.sqrt(n_units)
         for depth in range(n_layers):

@@ -11,7 +11,7 @@ from serfast.models.decoder import Decoder
 from serfast.models.pooling import POOLINGS, make_pooling
 from serfast.ops import Lengths
 
-__all__ = ["EmotionClassifier", "ModelOptions"]
+__all__ = ["EmotionClassifier", "EmotionHead", "ModelOptions"]
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,32 @@ class ModelOptions:
             require(name, "be in [0, 1)", share, 0.0 <= share < 1.0)
 
 
+class EmotionHead(nn.Module):
+    """What follows the encoder: pooling over the frames of an utterance, then the decoder."""
+
+    def __init__(self, n_hidden: int, n_emotions: int, options: ModelOptions) -> None:
+        super().__init__()
+        self.pooling = make_pooling(
+            options.pooling, n_hidden, n_attention=options.n_attention or None, dropout=options.pooling_dropout
+        )
+        self.decoder = Decoder(n_hidden, n_emotions, options.n_decoder, options.decoder_dropout)
+
+    def forward(
+        self, hidden: Tensor, lengths: Lengths, dropout_seeds: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits (batch, emotion) and attention weights (row,) or None, from packed hidden vectors (row, unit)."""
+        context, attention_weights = self.pooling(hidden, lengths, dropout_seeds)
+        return self.decoder(context), attention_weights
+
+
 class EmotionClassifier(nn.Module):
     """Scores the emotions of utterances: BLSTM over frames, pooling to a context vector, decoder."""
 
     def __init__(self, n_features: int, n_emotions: int, options: ModelOptions) -> None:
         super().__init__()
-        n_hidden = 2 * options.n_units
+        self.options = options
         self.encoder = BLSTM(n_features, options.n_units, options.n_layers, options.encoder_dropout)
-        self.pooling = make_pooling(
-            options.pooling, n_hidden, n_attention=options.n_attention or None, dropout=options.pooling_dropout
-        )
-        self.decoder = Decoder(n_hidden, n_emotions, options.n_decoder, options.decoder_dropout)
+        self.head = EmotionHead(self.encoder.n_outputs, n_emotions, options)
 
     def forward(
         self, features: Tensor, lengths: Tensor | Lengths, dropout_seeds: Tensor | None = None
@@ -77,9 +92,8 @@ class EmotionClassifier(nn.Module):
         """
         lengths = Lengths.of(lengths, features)
         if lengths.n_frames is None:
-            hidden = self.encoder(features, lengths)
-            context, attention_weights = self.pooling(hidden, lengths, dropout_seeds)
-            return self.decoder(context), attention_weights
+            logits, attention_weights = self.head(self.encoder(features, lengths), lengths, dropout_seeds)
+            return logits, attention_weights
         valid = torch.arange(lengths.n_frames, device=features.device) < lengths.on_device[:, None]
         packed = Lengths.packed(lengths.lengths, device=features.device)
         logits, packed_weights = self(features[valid], packed, dropout_seeds)

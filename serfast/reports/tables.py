@@ -50,7 +50,7 @@ def fold_table(result: Result) -> Table:
             str(fold.scores.n_utterances),
             *(f"{getattr(fold.scores, name):.3f}" for _, name in _SCORES),
             f"{fold.best_epoch}/{fold.n_epochs}",
-            f"{fold.seconds_per_epoch:.1f}",
+            f"{fold.seconds / fold.n_epochs:.1f}" if fold.n_epochs else "-",
         ]
         _add_row(table, *cells, *([", ".join(fold.scores.absent)] if some_absent else []))
     return table

@@ -1,7 +1,20 @@
 """Training of one model: options, batches, the loop, checkpoints and answers of a trained model."""
 
+from serfast.training.classification import TrainedModel, base_options, train_model
 from serfast.training.inference import Answers, answer
-from serfast.training.loop import CHECKPOINT, EpochRecord, TrainedModel, train_model
+from serfast.training.loop import CHECKPOINT, EpochRecord, Task, Validation, run_epochs
 from serfast.training.options import TrainingOptions
 
-__all__ = ["CHECKPOINT", "Answers", "EpochRecord", "TrainedModel", "TrainingOptions", "answer", "train_model"]
+__all__ = [
+    "CHECKPOINT",
+    "Answers",
+    "EpochRecord",
+    "Task",
+    "TrainedModel",
+    "TrainingOptions",
+    "Validation",
+    "answer",
+    "base_options",
+    "run_epochs",
+    "train_model",
+]

@@ -2,35 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from serfast.features import Normaliser
+from serfast.features import FrameSource
 from serfast.ops import Lengths
 
-__all__ = ["Batch", "FrameSource", "dropout_seeds", "load_batch", "ordered_batches", "shuffled_batches"]
+__all__ = ["Batch", "dropout_seeds", "load_batch", "ordered_batches", "shuffled_batches"]
 
 LENGTH_JITTER = 0.1
 
 
-class FrameSource(Protocol):
-    """Where the features of numbered utterances come from: a feature store, or clips in memory."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Frames of each utterance, (utterance,)."""
-
-    def gather(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Features of the utterances ``indices`` end to end, (row, feature)."""
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Packed normalised features (row, feature) of the utterances ``indices`` (batch,) of a source."""
+    """Packed standardised features (row, feature) of the utterances ``indices`` (batch,) of a source."""
 
     features: Tensor
     lengths: Lengths
@@ -58,9 +46,9 @@ def ordered_batches(indices: Sequence[int], lengths: NDArray[np.int64], batch_si
     return _cut(chosen[np.argsort(lengths[chosen], kind="stable")], batch_size)
 
 
-def load_batch(source: FrameSource, normaliser: Normaliser, indices: NDArray[np.int64], device: torch.device) -> Batch:
-    """Read, normalise and pack the features of the utterances ``indices`` and put them on ``device``."""
-    rows = torch.from_numpy(normaliser.apply(source.gather(indices)))
+def load_batch(source: FrameSource, indices: NDArray[np.int64], device: torch.device) -> Batch:
+    """Read and pack the features of the utterances ``indices`` of a standardised source and put them on ``device``."""
+    rows = torch.from_numpy(source.gather(indices))
     lengths = Lengths.packed(torch.from_numpy(source.lengths[indices]), device=device)
     return Batch(rows.to(device), lengths, indices)
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serfast.features import Normaliser
+from serfast.features import FrameSource
 from serfast.models import EmotionClassifier
-from serfast.training.batches import FrameSource, load_batch, ordered_batches
+from serfast.training.batches import load_batch, ordered_batches
 
 __all__ = ["Answers", "answer"]
 
@@ -38,13 +38,12 @@ class Answers:
 def answer(
     model: EmotionClassifier,
     source: FrameSource,
-    normaliser: Normaliser,
     indices: Sequence[int],
     *,
     batch_size: int,
     device: torch.device,
 ) -> Answers:
-    """Run ``model`` in evaluation mode over the utterances ``indices``, at least one, and answer in their order."""
+    """Run ``model`` in evaluation mode over utterances of a standardised source, at least one, and answer in order."""
     was_training = model.training
     model.eval()
     chosen = np.asarray(indices, dtype=np.int64)
@@ -52,7 +51,7 @@ def answer(
     logits: dict[int, NDArray[np.float32]] = {}
     weights: dict[int, NDArray[np.float32] | None] = {}
     for places in ordered_batches(range(len(chosen)), lengths, batch_size):
-        batch = load_batch(source, normaliser, chosen[places], device)
+        batch = load_batch(source, chosen[places], device)
         batch_logits, batch_weights = model(batch.features, batch.lengths)
         logits.update(zip(places.tolist(), batch_logits.cpu().numpy(), strict=True))
         pieces: list[NDArray[np.float32] | None] = [None] * len(places)

@@ -1,60 +1,78 @@
-"""Training of one model on one fold: epochs, model selection, checkpoints, resumption."""
+"""The training loop: epochs of a task, model selection, checkpoints, resumption."""
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (torch's own name)
+from torch import Tensor, nn
 
 from serfast import atomic, metrics
-from serfast.corpora import Fold
-from serfast.features import FeatureStore, Normaliser
-from serfast.models import EmotionClassifier, ModelOptions
-from serfast.training.batches import dropout_seeds, load_batch, shuffled_batches
 from serfast.training.checkpoint import load_tensors, merge_tensors, save_tensors, select_tensors
-from serfast.training.inference import answer
 from serfast.training.options import TrainingOptions
 
-__all__ = ["EpochRecord", "TrainedModel", "train_model"]
+__all__ = ["CHECKPOINT", "EpochRecord", "Task", "Validation", "run_epochs"]
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
+
+_WARM_UP = 0.3  # of all steps, in one cycle
+_FIRST_RATE, _LAST_RATE = 1 / 25, 1e-4  # of the largest
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Loss on the validation part and, where the task classifies, its confusion matrix (truth, prediction)."""
+
+    loss: float
+    confusion: NDArray[np.int64] | None = None
+
+
+class Task(Protocol):
+    """What the loop trains: the parameters of ``model`` that require a gradient."""
+
+    @property
+    def model(self) -> nn.Module:
+        """All that is trained, selected and saved."""
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """The numbers of the utterances of each step of an epoch, counted from 1."""
+
+    def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        """Mean loss of a batch, with its graph."""
+
+    def validate(self) -> Validation:
+        """How well the model, in evaluation mode, does on the validation part."""
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch brought: mean training loss, scores on the validation part, and the time it took."""
+    """What one epoch brought: mean training loss, scores on the validation part, and the time it took.
+
+    The scores are None for a task that does not classify; ``n_epochs`` is how many epochs there can be.
+    """
 
     epoch: int
+    n_epochs: int
     loss: float
     validation_loss: float
-    validation_ua: float
-    validation_wa: float
-    validation_macro_f1: float
+    validation_ua: float | None
+    validation_wa: float | None
+    validation_macro_f1: float | None
     best: bool
     seconds: float
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """The selected epoch's model in evaluation mode, the normaliser of its training part, and the epochs that ran."""
-
-    model: EmotionClassifier
-    normaliser: Normaliser
-    history: tuple[EpochRecord, ...]
-    best_epoch: int
-
-
 @dataclass
 class _State:
-    model: EmotionClassifier
-    optimizer: torch.optim.Adam
+    model: nn.Module
+    optimizer: torch.optim.AdamW
+    average: dict[str, Tensor]
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
 
@@ -67,122 +85,113 @@ class _State:
         return n_epochs >= options.n_epochs or n_epochs - self.best_epoch >= options.patience
 
 
-def train_model(
-    store: FeatureStore,
-    fold: Fold,
-    model_options: ModelOptions,
+def run_epochs(
+    task: Task,
     options: TrainingOptions,
     *,
     folder: Path,
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> TrainedModel:
-    """Train on the training part of ``fold`` and select the epoch with the best UA on its validation part.
+) -> tuple[EpochRecord, ...]:
+    """Train the task's model and leave in it the weights of the epoch that validated best, in evaluation mode.
 
     Ties go to the lower validation loss. After every epoch the whole state is written to ``folder``; called again
     with the same arguments, training goes on behind the last complete epoch and, on the CPU, ends with the same bits
     as a run that was never interrupted.
+
+    Raises:
+        ValueError: if the loss is not finite.
     """
-    normaliser = Normaliser.fit(store, fold.train)
-    state = _initial_state(store, model_options, options, device)
+    trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    state = _State(task.model, optimizer, _copy(task.model) if options.averaging else {})
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _restore(state, checkpoint)
-    weights = _class_weights(store, fold, device) if options.class_weights else None
     while not state.finished(options):
         started = time.monotonic()
-        loss = _train_epoch(state, store, normaliser, fold, options, weights, device)
-        record = _validate(state, store, normaliser, fold, options, device, loss=loss, started=started)
+        loss = _train_epoch(state, task, options, device)
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"learning_rate must keep the loss finite, got loss {loss} at rate {options.learning_rate}"
+            )
+        record = _validate(state, task, options, loss=loss, started=started)
         state.history.append(record)
-        if record.best:
-            state.best = {name: tensor.detach().clone() for name, tensor in state.model.state_dict().items()}
         _save(state, checkpoint)
         if on_epoch is not None:
             on_epoch(record)
     state.model.load_state_dict(state.best)
-    return TrainedModel(state.model.eval(), normaliser, tuple(state.history), state.best_epoch)
+    state.model.eval()
+    return tuple(state.history)
 
 
-def _initial_state(
-    store: FeatureStore, model_options: ModelOptions, options: TrainingOptions, device: torch.device
-) -> _State:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        model = EmotionClassifier(len(store.feature_names), len(store.corpus.emotions), model_options)
-    model.to(device)
-    return _State(model, torch.optim.Adam(model.parameters(), lr=options.learning_rate))
-
-
-def _train_epoch(
-    state: _State,
-    store: FeatureStore,
-    normaliser: Normaliser,
-    fold: Fold,
-    options: TrainingOptions,
-    class_weights: Tensor | None,
-    device: torch.device,
-) -> float:
+def _train_epoch(state: _State, task: Task, options: TrainingOptions, device: torch.device) -> float:
     epoch = len(state.history) + 1
-    batches = shuffled_batches(fold.train, store.lengths, options.batch_size, seed=options.seed, epoch=epoch)
-    labels = _labels(store)
-    total = torch.zeros((), device=device)
+    batches = task.batches(epoch)
+    total, n_trained = torch.zeros((), device=device), 0
+    parameters = state.optimizer.param_groups[0]["params"]
     state.model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
-        for indices in batches:
-            batch = load_batch(store, normaliser, indices, device)
-            seeds = dropout_seeds(options.seed, epoch, indices).to(device)
-            logits, _ = state.model(batch.features, batch.lengths, seeds)
-            truth = torch.from_numpy(labels[indices]).to(device)
-            loss = F.cross_entropy(logits, truth, weight=class_weights)
+        for place, batch in enumerate(batches):
+            n_steps = (epoch - 1) * len(batches) + place
+            state.optimizer.param_groups[0]["lr"] = _rate(options, n_steps / (options.n_epochs * len(batches)))
+            loss = task.loss(batch, epoch)
             state.optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), options.gradient_clip)
+            torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
             state.optimizer.step()
-            total += loss.detach() * len(indices)
-    return float(total) / len(fold.train)
+            _average(state, options, n_steps)
+            total += loss.detach() * len(batch)
+            n_trained += len(batch)
+    return float(total) / n_trained
 
 
-def _validate(
-    state: _State,
-    store: FeatureStore,
-    normaliser: Normaliser,
-    fold: Fold,
-    options: TrainingOptions,
-    device: torch.device,
-    *,
-    loss: float,
-    started: float,
-) -> EpochRecord:
-    if not np.isfinite(loss):
-        raise ValueError(f"learning_rate must keep the loss finite, got loss {loss} at rate {options.learning_rate}")
-    answers = answer(state.model, store, normaliser, fold.validation, batch_size=options.batch_size, device=device)
-    truth = _labels(store)[list(fold.validation)]
-    confusion = metrics.confusion_matrix(truth, answers.predicted, len(store.corpus.emotions))
-    validation_ua = float(metrics.ua(confusion))
-    validation_loss = float(F.cross_entropy(torch.from_numpy(answers.logits), torch.from_numpy(truth)))
-    ranks = [(record.validation_ua, -record.validation_loss) for record in state.history]
-    return EpochRecord(
-        epoch=len(state.history) + 1,
-        loss=loss,
-        validation_loss=validation_loss,
-        validation_ua=validation_ua,
-        validation_wa=float(metrics.wa(confusion)),
-        validation_macro_f1=float(metrics.macro_f1(confusion)),
-        best=not ranks or (validation_ua, -validation_loss) > max(ranks),
-        seconds=time.monotonic() - started,
-    )
+def _rate(options: TrainingOptions, progress: float) -> float:
+    """Step size when ``progress`` of all steps, 0 to 1, have been made."""
+    if options.schedule == "constant":
+        return options.learning_rate
+    if progress < _WARM_UP:
+        share, first, last = progress / _WARM_UP, _FIRST_RATE, 1.0
+    else:
+        share, first, last = (progress - _WARM_UP) / (1 - _WARM_UP), 1.0, _LAST_RATE
+    return options.learning_rate * (last + (first - last) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def _labels(store: FeatureStore) -> NDArray[np.int64]:
-    return np.array(store.corpus.labels(), dtype=np.int64)
+def _average(state: _State, options: TrainingOptions, n_steps: int) -> None:
+    # The first steps weigh more than the decay says, so that the random initial weights are soon forgotten.
+    decay = min(options.averaging, (1 + n_steps) / (10 + n_steps))
+    for name, tensor in state.model.state_dict().items() if state.average else ():
+        state.average[name].lerp_(tensor, 1 - decay)
 
 
-def _class_weights(store: FeatureStore, fold: Fold, device: torch.device) -> Tensor:
-    # Inverse shares, 1 on average over the utterances; an emotion that is never trained weighs nothing.
-    counts = np.bincount(_labels(store)[list(fold.train)], minlength=len(store.corpus.emotions))
-    weights = np.where(counts > 0, len(fold.train) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
-    return torch.tensor(weights, dtype=torch.float32, device=device)
+def _validate(state: _State, task: Task, options: TrainingOptions, *, loss: float, started: float) -> EpochRecord:
+    last = _copy(state.model) if state.average else {}
+    if state.average:
+        state.model.load_state_dict(state.average)
+    state.model.eval()
+    found = task.validate()
+    ua, wa, macro_f1 = (None, None, None) if found.confusion is None else _scores(found.confusion)
+    ranks = [_rank(record.validation_ua, record.validation_loss) for record in state.history]
+    best = not ranks or _rank(ua, found.loss) > max(ranks)
+    if best:
+        state.best = _copy(state.model)
+    if state.average:
+        state.model.load_state_dict(last)
+    seconds = time.monotonic() - started
+    return EpochRecord(len(state.history) + 1, options.n_epochs, loss, found.loss, ua, wa, macro_f1, best, seconds)
+
+
+def _scores(confusion: NDArray[np.int64]) -> tuple[float, float, float]:
+    return float(metrics.ua(confusion)), float(metrics.wa(confusion)), float(metrics.macro_f1(confusion))
+
+
+def _rank(validation_ua: float | None, validation_loss: float) -> tuple[float, float]:
+    return validation_ua or 0.0, -validation_loss
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def _save(state: _State, checkpoint: Path) -> None:
@@ -191,7 +200,7 @@ def _save(state: _State, checkpoint: Path) -> None:
         for index, slots in state.optimizer.state_dict()["state"].items()
         for name, tensor in slots.items()
     }
-    tensors = merge_tensors(model=state.model.state_dict(), best=state.best, optimizer=moments)
+    tensors = merge_tensors(model=state.model.state_dict(), best=state.best, average=state.average, optimizer=moments)
     history = [asdict(record) for record in state.history]
     # The metrics first: a stop in between repeats the epoch and its line, and loses neither.
     lines = "".join(json.dumps(record) + "\n" for record in history)
@@ -203,6 +212,8 @@ def _restore(state: _State, checkpoint: Path) -> None:
     tensors, facts = load_tensors(checkpoint)
     state.model.load_state_dict(select_tensors(tensors, "model"))
     state.best = select_tensors(tensors, "best")
+    for name, tensor in select_tensors(tensors, "average").items():
+        state.average[name].copy_(tensor)
     state.history = [EpochRecord(**record) for record in facts["history"]]
     slots: dict[int, dict[str, Any]] = {}
     for name, tensor in select_tensors(tensors, "optimizer").items():

@@ -12,7 +12,7 @@ LENGTHS = torch.tensor([31, 1, 100, 64])
 def make_classifier(pooling: str) -> EmotionClassifier:
     torch.manual_seed(0)
     model = EmotionClassifier(6, 4, ModelOptions(pooling=pooling, n_units=16)).eval()
-    for parameter in model.pooling.parameters():
+    for parameter in model.head.pooling.parameters():
         torch.nn.init.normal_(parameter)
     return model
 
@@ -59,7 +59,7 @@ def test_padding_changes_nothing_even_if_it_is_nan(pooling: str):
 def test_last_pooling_takes_the_final_state_of_each_direction():
     model, rows = make_classifier("last"), make_rows()
     hidden = model.encoder(rows, Lengths.packed(LENGTHS))
-    context, _ = model.pooling(hidden, Lengths.packed(LENGTHS))
+    context, _ = model.head.pooling(hidden, Lengths.packed(LENGTHS))
     first = LENGTHS.cumsum(0) - LENGTHS
     for place, length in enumerate(LENGTHS):
         assert torch.equal(context[place, :16], hidden[first[place] + length - 1, :16])
@@ -77,7 +77,7 @@ def test_attention_sets_out_from_the_mean():
 def test_every_parameter_is_trained(pooling: str):
     options = ModelOptions(pooling=pooling, n_units=4, n_decoder=5)
     model = EmotionClassifier(6, 4, options)
-    for parameter in model.pooling.parameters():
+    for parameter in model.head.pooling.parameters():
         torch.nn.init.normal_(parameter)
     logits, _ = model(make_rows(), LENGTHS)
     logits.square().sum().backward()

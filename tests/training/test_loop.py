@@ -46,7 +46,7 @@ def test_ten_utterances_are_overfitted(make_store: Callable[..., FeatureStore], 
     options = TrainingOptions(n_epochs=60, patience=60, batch_size=10, learning_rate=1e-2)
     fold = dataclasses.replace(single(store.corpus)[0], validation=single(store.corpus)[0].train)
     trained = train_model(store, fold, model, options, folder=tmp_path, device=CPU)
-    answers = answer(trained.model, store, trained.normaliser, fold.train, batch_size=4, device=CPU)
+    answers = answer(trained.model, trained.source, fold.train, batch_size=4, device=CPU)
     assert np.array_equal(answers.predicted, np.array(store.corpus.labels())[list(fold.train)])
 
 
@@ -55,7 +55,7 @@ def test_the_selected_epoch_is_the_best_on_validation(tiny_store: FeatureStore, 
     best = max(record.validation_ua for record in trained.history)
     assert trained.history[trained.best_epoch - 1].validation_ua == best
     fold = single(tiny_store.corpus)[0]
-    answers = answer(trained.model, tiny_store, trained.normaliser, fold.validation, batch_size=3, device=CPU)
+    answers = answer(trained.model, trained.source, fold.validation, batch_size=3, device=CPU)
     truth = np.array(tiny_store.corpus.labels())[list(fold.validation)]
     assert (answers.predicted == truth).mean() == trained.history[trained.best_epoch - 1].validation_wa
 
@@ -168,7 +168,7 @@ def test_class_weights_make_a_rare_emotion_count(make_store: Callable[..., Featu
         folder = tmp_path / str(class_weights)
         folder.mkdir()
         trained = train_model(store, fold, SMALL, options, folder=folder, device=CPU)
-        answers = answer(trained.model, store, trained.normaliser, fold.validation, batch_size=8, device=CPU)
+        answers = answer(trained.model, trained.source, fold.validation, batch_size=8, device=CPU)
         exponentials = np.exp(answers.logits)
         shares.append((exponentials[:, 0] / exponentials.sum(axis=1)).mean())
     assert shares[1] > 1.5 * shares[0]

@@ -1,0 +1,129 @@
+"""Training of an emotion classifier on one fold: all at once, or its head on a frozen encoder."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from serfast.corpora import Fold
+from serfast.features import FeatureStore, FrameSource, Normaliser, StandardisedSource, speaker_source
+from serfast.models import EmotionClassifier, ModelOptions
+from serfast.training.augmentation import augment
+from serfast.training.batches import dropout_seeds, load_batch, shuffled_batches
+from serfast.training.greedy import train_head
+from serfast.training.inference import answer
+from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.objective import Objective
+from serfast.training.options import TrainingOptions
+
+__all__ = ["TrainedModel", "base_options", "standardise", "train_model"]
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The selected epoch's model in evaluation mode, what standardises its features, and the epochs that ran.
+
+    ``normaliser`` is None where each speaker has one; ``source`` holds the utterances of the store, standardised.
+    ``history`` is that of the last stage, and ``seconds`` the time of all stages that were trained here.
+    """
+
+    model: EmotionClassifier
+    normaliser: Normaliser | None
+    source: FrameSource
+    history: tuple[EpochRecord, ...]
+    seconds: float
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights were kept, counted from 1."""
+        return max(record.epoch for record in self.history if record.best)
+
+
+def base_options(model: ModelOptions, training: TrainingOptions) -> tuple[ModelOptions, TrainingOptions] | None:
+    """Options of the model whose encoder a greedy scheme freezes: the mean and a linear decoder; None for "joint"."""
+    if training.scheme == "joint":
+        return None
+    base = replace(model, pooling="mean", n_attention=0, n_decoder=0, pooling_dropout=0.0, decoder_dropout=0.0)
+    return base, replace(training, scheme="joint")
+
+
+def train_model(
+    store: FeatureStore,
+    fold: Fold,
+    model_options: ModelOptions,
+    options: TrainingOptions,
+    *,
+    folder: Path,
+    device: torch.device,
+    base: EmotionClassifier | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainedModel:
+    """Train on the training part of ``fold`` and select the epoch with the best UA on its validation part.
+
+    ``base`` is the model of :func:`base_options`, trained on the same fold, for a greedy scheme. Stopping and
+    resuming are those of :func:`serfast.training.loop.run_epochs`.
+
+    Raises:
+        ValueError: if the scheme is greedy and there is no ``base``, or the loss is not finite.
+    """
+    if (base is None) != (options.scheme == "joint"):
+        raise ValueError(f"base must be given for a greedy scheme and for no other, got scheme {options.scheme!r}")
+    normaliser, source = standardise(store, fold, options.normalisation)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = EmotionClassifier(len(store.feature_names), len(store.corpus.emotions), model_options)
+    model.to(device)
+    objective = Objective(store, fold, options, device)
+    if base is not None:
+        model.encoder.load_state_dict(base.encoder.state_dict())
+        history, seconds = train_head(
+            model, source, fold, objective, options, folder=folder, device=device, on_epoch=on_epoch
+        )
+    else:
+        task = _ClassificationTask(model, source, fold, objective, options, device)
+        history = run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
+        seconds = sum(record.seconds for record in history)
+    return TrainedModel(model.eval(), normaliser, source, history, seconds)
+
+
+def standardise(store: FeatureStore, fold: Fold, normalisation: str) -> tuple[Normaliser | None, FrameSource]:
+    """The utterances of ``store``, standardised by "training" or "speaker" statistics, and the one normaliser if any.
+
+    Raises:
+        ValueError: if the statistics are to be each speaker's and an utterance has no speaker.
+    """
+    if normalisation == "speaker":
+        return None, speaker_source(store)
+    normaliser = Normaliser.fit(store, fold.train)
+    return normaliser, StandardisedSource(store, [normaliser])
+
+
+@dataclass(frozen=True)
+class _ClassificationTask:
+    model: EmotionClassifier
+    source: FrameSource
+    fold: Fold
+    objective: Objective
+    options: TrainingOptions
+    device: torch.device
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        options = self.options
+        return shuffled_batches(
+            self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
+        )
+
+    def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
+        seeds = dropout_seeds(self.options.seed, epoch, batch).to(self.device)
+        logits, _ = self.model(features, lengths, seeds)
+        return self.objective.loss(logits, batch)
+
+    def validate(self) -> Validation:
+        part, size = self.fold.validation, self.options.batch_size
+        answers = answer(self.model, self.source, part, batch_size=size, device=self.device)
+        return self.objective.validate(answers, part)

@@ -1,0 +1,160 @@
+"""Greedy training: pooling and decoder on the cached hidden vectors of a frozen encoder.
+
+Source: Huang and Narayanan (2016), section 3.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from serfast.corpora import Fold
+from serfast.features import FrameSource
+from serfast.models import EmotionClassifier, EmotionHead
+from serfast.ops import Lengths
+from serfast.training.batches import dropout_seeds, load_batch
+from serfast.training.inference import Answers
+from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.objective import Objective
+from serfast.training.options import TrainingOptions
+
+__all__ = ["HiddenCache", "cached_hidden", "train_head"]
+
+_SHARE_OF_MEMORY = 0.5  # of what is free, that cached hidden vectors may fill
+
+
+class HiddenCache:
+    """Hidden vectors of some utterances, end to end.
+
+    Args:
+        rows: (row, unit), on the device of training where they fit, else memory-mapped on the CPU.
+        indices: which utterances of their source these are, in this order, (utterance,).
+        lengths: frames of each, (utterance,).
+    """
+
+    def __init__(self, rows: Tensor, indices: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
+        self.rows, self.indices, self._lengths = rows, indices, torch.from_numpy(lengths)
+        self._limits = np.concatenate([[0], lengths.cumsum()])
+
+    def batch(self, first: int, last: int, device: torch.device) -> tuple[Tensor, Lengths]:
+        """The utterances at places ``first`` to ``last`` of the cache; a view of it, unless the device is another."""
+        rows = self.rows[self._limits[first] : self._limits[last]]
+        return rows.to(device), Lengths.packed(self._lengths[first:last], device=device)
+
+
+@contextmanager
+def cached_hidden(
+    encoder: nn.Module,
+    source: FrameSource,
+    indices: NDArray[np.int64],
+    *,
+    n_units: int,
+    batch_size: int,
+    folder: Path,
+    device: torch.device,
+) -> Iterator[HiddenCache]:
+    """Run the frozen encoder once over the utterances ``indices`` and keep its answers while the context lasts."""
+    lengths = source.lengths[indices]
+    shape = (int(lengths.sum()), n_units)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".hidden-") as scratch:
+        if 4 * shape[0] * shape[1] <= _SHARE_OF_MEMORY * _free_bytes(device):
+            rows = torch.empty(shape, device=device)
+        else:
+            mapped = np.lib.format.open_memmap(Path(scratch) / "rows.npy", mode="w+", dtype=np.float32, shape=shape)
+            rows = torch.from_numpy(mapped)
+        cache = HiddenCache(rows, indices, lengths)
+        encoder.eval()
+        with torch.no_grad():
+            for first in range(0, len(indices), batch_size):
+                last = min(first + batch_size, len(indices))
+                batch = load_batch(source, indices[first:last], device)
+                cache.batch(first, last, rows.device)[0].copy_(encoder(batch.features, batch.lengths))
+        yield cache
+
+
+def train_head(
+    model: EmotionClassifier,
+    source: FrameSource,
+    fold: Fold,
+    objective: Objective,
+    options: TrainingOptions,
+    *,
+    folder: Path,
+    device: torch.device,
+    on_epoch: Callable[[EpochRecord], None] | None,
+) -> tuple[tuple[EpochRecord, ...], float]:
+    """Train pooling and decoder of ``model`` on what its encoder, as it is, makes of the fold's utterances.
+
+    The batches of an epoch are runs of neighbours in one order that the seed fixes, so that no row is copied.
+
+    Returns:
+        The epochs of the last stage, and the seconds of all.
+    """
+    order = np.random.default_rng([options.seed, 0]).permutation(np.asarray(fold.train, dtype=np.int64))
+    indices = np.concatenate([order, np.asarray(fold.validation, dtype=np.int64)])
+    n_units, size = model.encoder.n_outputs, options.batch_size
+    with cached_hidden(
+        model.encoder, source, indices, n_units=n_units, batch_size=size, folder=folder, device=device
+    ) as cache:
+
+        def stage(head: EmotionHead, folder: Path) -> tuple[EpochRecord, ...]:
+            folder.mkdir(exist_ok=True)
+            task = _HeadTask(head, cache, len(order), objective, options, device)
+            return run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
+
+        seconds = 0.0
+        if options.scheme == "one_by_one":
+            linear = replace(model.options, n_decoder=0, decoder_dropout=0.0)
+            attention = EmotionHead(n_units, objective.n_emotions, linear).to(device)
+            seconds = sum(record.seconds for record in stage(attention, folder / "attention"))
+            model.head.pooling.load_state_dict(attention.pooling.state_dict())
+            model.head.pooling.requires_grad_(False)
+        history = stage(model.head, folder)
+    model.head.requires_grad_(True)
+    return history, seconds + sum(record.seconds for record in history)
+
+
+@dataclass(frozen=True)
+class _HeadTask:
+    model: EmotionHead
+    cache: HiddenCache
+    n_train: int
+    objective: Objective
+    options: TrainingOptions
+    device: torch.device
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        generator = np.random.default_rng([self.options.seed, epoch])
+        cuts = np.arange(generator.integers(1, self.options.batch_size + 1), self.n_train, self.options.batch_size)
+        batches = np.split(np.arange(self.n_train), cuts)
+        return [batches[place] for place in generator.permutation(len(batches))]
+
+    def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        indices = self.cache.indices[batch]
+        hidden, lengths = self.cache.batch(batch[0], batch[-1] + 1, self.device)
+        seeds = dropout_seeds(self.options.seed, epoch, indices).to(self.device)
+        logits, _ = self.model(hidden, lengths, seeds)
+        return self.objective.loss(logits, indices)
+
+    @torch.no_grad()
+    def validate(self) -> Validation:
+        n_utterances, size = len(self.cache.indices), self.options.batch_size
+        logits = []
+        for first in range(self.n_train, n_utterances, size):
+            hidden, lengths = self.cache.batch(first, min(first + size, n_utterances), self.device)
+            logits.append(self.model(hidden, lengths)[0].cpu())
+        answers = Answers(torch.cat(logits).numpy(), [])
+        return self.objective.validate(answers, self.cache.indices[self.n_train :].tolist())
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,46 @@
+"""What an emotion classifier is trained to do on one fold: its labels, its loss, its validation."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 (torch's own name)
+
+from serfast import metrics
+from serfast.corpora import Fold
+from serfast.features import FeatureStore
+from serfast.training.inference import Answers
+from serfast.training.loop import Validation
+from serfast.training.options import TrainingOptions
+
+__all__ = ["Objective"]
+
+
+class Objective:
+    """Cross entropy of the emotions of a store's utterances, weighted and smoothed as ``options`` say."""
+
+    def __init__(self, store: FeatureStore, fold: Fold, options: TrainingOptions, device: torch.device) -> None:
+        self.labels = np.array(store.corpus.labels(), dtype=np.int64)
+        self.n_emotions = len(store.corpus.emotions)
+        self._device = device
+        self._smoothing = options.label_smoothing
+        self._weights = self._class_weights(fold.train) if options.class_weights else None
+
+    def loss(self, logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        """Mean loss of logits (batch, emotion) of the utterances ``indices``."""
+        truth = torch.from_numpy(self.labels[indices]).to(self._device)
+        return F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing)
+
+    def validate(self, answers: Answers, indices: Sequence[int]) -> Validation:
+        """Plain mean cross entropy and confusion of answers for the utterances ``indices``."""
+        truth = self.labels[list(indices)]
+        loss = float(F.cross_entropy(torch.from_numpy(answers.logits), torch.from_numpy(truth)))
+        return Validation(loss, metrics.confusion_matrix(truth, answers.predicted, self.n_emotions))
+
+    def _class_weights(self, train: Sequence[int]) -> Tensor:
+        # Inverse shares, 1 on average over the utterances; an emotion that is never trained weighs nothing.
+        counts = np.bincount(self.labels[list(train)], minlength=self.n_emotions)
+        weights = np.where(counts > 0, len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+        return torch.tensor(weights, dtype=torch.float32, device=self._device)
