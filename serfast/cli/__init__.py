@@ -1,0 +1,17 @@
+"""The ``serfast`` command line. Heavy libraries are imported by the commands that need them."""
+
+from serfast.cli.application import app
+from serfast.cli.experiments import cross_validate, demo, evaluate, train
+from serfast.cli.extraction import features
+from serfast.cli.machine import info
+from serfast.cli.recordings import predict
+
+__all__ = ["app", "main"]
+
+for _command in (demo, features, train, cross_validate, evaluate, predict, info):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,102 @@
+"""Arguments and options that several commands share, and what their words mean."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from serfast.corpora import Corpus
+
+__all__ = [
+    "CorpusArgument",
+    "DeviceOption",
+    "EmotionsOption",
+    "ExcludeOption",
+    "FeatureSetOption",
+    "OutputOption",
+    "PoolingOption",
+    "RootArgument",
+    "SetOption",
+    "StoreOption",
+    "load",
+    "parse_settings",
+    "recipe_options",
+]
+
+CorpusArgument = Annotated[
+    str, typer.Argument(metavar="CORPUS", help="emodb, synthetic, or csv for your own recordings.")
+]
+RootArgument = Annotated[Path, typer.Argument(metavar="ROOT", help="The corpus's folder; for csv, the CSV file.")]
+EmotionsOption = Annotated[
+    str | None,
+    typer.Option(help="Emotions to keep, comma-separated. new=a+b merges a and b: 'anger,happy=happiness+excited'."),
+]
+StoreOption = Annotated[
+    Path | None, typer.Option(help="Folder of the feature store; in the user's cache if not given.")
+]
+ExcludeOption = Annotated[list[str] | None, typer.Option(help="Key of an utterance to leave out. Repeatable.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+PoolingOption = Annotated[str, typer.Option(help="How frames become one vector: eq9, eq8 (attention), mean or last.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any option of FeatureOptions, ModelOptions or TrainingOptions, such as n_units=64, n_epochs=30, "
+        "learning_rate=0.001, pooling_dropout=0.5, seed=1, window_ms=32. A wrong name lists them all. Repeatable.",
+    ),
+]
+FeatureSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any option of FeatureOptions, such as window_ms=32 or log_mel=true. A wrong name lists them all. "
+        "Repeatable.",
+    ),
+]
+OutputOption = Annotated[
+    Path | None, typer.Option(help="Folder of the run; runs/CORPUS-PROTOCOL-POOLING if not given.")
+]
+
+
+def load(corpus: str, root: Path, emotions: str | None) -> "Corpus":
+    from serfast.corpora import load_corpus
+
+    return load_corpus(corpus, root, emotions=None if emotions is None else _parse_emotions(emotions))
+
+
+def _parse_emotions(text: str) -> dict[str, list[str]]:
+    chosen: dict[str, list[str]] = {}
+    for part in text.split(","):
+        name, _, merged = (word.strip() for word in part.partition("="))
+        if name in chosen:
+            raise ValueError(f"--emotions must name each emotion once, got {name} twice")
+        chosen[name] = [word.strip() for word in merged.split("+")] if merged else [name]
+    return chosen
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for setting in settings or []:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set must have the form NAME=VALUE, got {setting!r}")
+        try:
+            parsed[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            parsed[name.strip()] = {"True": True, "False": False, "None": None}.get(text, text)
+    return parsed
+
+
+def recipe_options(pooling: str, settings: list[str] | None) -> dict[str, Any]:
+    from serfast.evaluation import Recipe
+
+    options = parse_settings(settings)
+    if "pooling" in options:
+        raise ValueError("--set must not name pooling, which has an option of its own: --pooling")
+    options["pooling"] = pooling
+    Recipe.from_options(**options)  # a wrong name or value is said before anything else happens
+    return options
