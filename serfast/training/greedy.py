@@ -112,7 +112,10 @@ def train_head(
         seconds = 0.0
         if options.scheme == "one_by_one":
             linear = replace(model.options, n_decoder=0, decoder_dropout=0.0)
-            attention = EmotionHead(n_units, objective.n_emotions, linear).to(device)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(options.seed)
+                attention = EmotionHead(n_units, objective.n_emotions, linear)
+            attention.to(device)
             seconds = sum(record.seconds for record in stage(attention, folder / "attention"))
             model.head.pooling.load_state_dict(attention.pooling.state_dict())
             model.head.pooling.requires_grad_(False)

@@ -16,7 +16,7 @@ import torch
 from serfast import FeatureStore, ModelOptions, TrainingOptions
 from serfast.corpora.folds import single
 from serfast.errors import CorpusError
-from serfast.training import CHECKPOINT, EpochRecord, TrainedModel, answer, train_model
+from serfast.training import CHECKPOINT, EpochRecord, TrainedModel, answer, loop, train_model
 from serfast.training.batches import dropout_seeds, shuffled_batches
 from serfast.training.checkpoint import load_tensors, save_tensors
 
@@ -193,3 +193,79 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path):
 def test_options_out_of_range_are_named(name: str, value: float):
     with pytest.raises(ValueError, match=f"{name} must"):
         dataclasses.replace(OPTIONS, **{name: value})
+
+
+def test_one_cycle_rises_to_the_largest_rate_and_falls_to_nearly_nothing():
+    options = TrainingOptions(schedule="one_cycle", learning_rate=1e-2)
+    rates = [loop._rate(options, progress) for progress in np.linspace(0, 1, 1001)]
+    assert rates[0] == pytest.approx(1e-2 / 25)
+    assert max(rates) == rates[300] == pytest.approx(1e-2)
+    assert rates[-1] == pytest.approx(1e-6)
+    assert np.all(np.diff(rates[:301]) > 0)
+    assert np.all(np.diff(rates[300:]) < 0)
+    assert rates[150] == pytest.approx((1e-2 / 25 + 1e-2) / 2)
+
+
+def test_averaged_weights_are_kept_and_training_goes_on_from_the_last_ones(tiny_store: FeatureStore, tmp_path: Path):
+    plain = run(tiny_store, tmp_path / "plain")
+    averaged = run(tiny_store, tmp_path / "averaged", averaging=0.9)
+    losses = [[record.loss for record in trained.history] for trained in (plain, averaged)]
+    assert losses[0] == losses[1]
+    assert not same_weights(plain, averaged)
+
+
+def test_an_average_over_a_run_is_the_exponential_mean_of_its_steps():
+    model = torch.nn.Linear(1, 1, bias=False)
+    state = loop._State(model, torch.optim.AdamW(model.parameters()), {"weight": model.weight.detach().clone()})
+    options, expected = TrainingOptions(averaging=0.5), float(model.weight.detach())
+    for n_steps, value in enumerate([1.0, 5.0, -2.0, 4.0, 0.5, 3.0, 2.0, 8.0, 1.0, -1.0, 6.0]):
+        with torch.no_grad():
+            model.weight.fill_(value)
+        loop._average(state, options, n_steps)
+        decay = min(0.5, (1 + n_steps) / (10 + n_steps))
+        expected = decay * expected + (1 - decay) * value
+    assert float(state.average["weight"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_interrupted_run_with_averaging_and_a_schedule_ends_with_the_same_bits(
+    tiny_store: FeatureStore, tmp_path: Path
+):
+    changes = {"averaging": 0.9, "schedule": "one_cycle", "weight_decay": 0.1, "label_smoothing": 0.1, "noise": 0.3}
+
+    def interrupt(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = run(tiny_store, tmp_path / "whole", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_store, tmp_path / "parts", on_epoch=interrupt, **changes)
+    assert same_weights(whole, run(tiny_store, tmp_path / "parts", **changes))
+
+
+def test_speaker_normalisation_uses_each_speakers_own_statistics(tiny_store: FeatureStore, tmp_path: Path):
+    trained = run(tiny_store, tmp_path / "run", n_epochs=1, normalisation="speaker")
+    assert trained.normaliser is None
+    for speaker in tiny_store.corpus.speakers:
+        own = [index for index, item in enumerate(tiny_store.corpus.utterances) if item.speaker == speaker]
+        rows = trained.source.gather(np.array(own))
+        np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-5)
+        np.testing.assert_allclose(rows.std(axis=0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scheme", "lazy"),
+        ("schedule", "cosine"),
+        ("normalisation", "utterance"),
+        ("averaging", 1.0),
+        ("label_smoothing", -0.1),
+        ("tempo_change", 1.0),
+        ("noise", float("nan")),
+        ("weight_decay", -1.0),
+        ("n_masked", -1),
+    ],
+)
+def test_a_wrong_option_is_named(name: str, value: object):
+    with pytest.raises((TypeError, ValueError), match=name):
+        TrainingOptions(**{name: value})
