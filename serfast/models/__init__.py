@@ -3,7 +3,9 @@
 from serfast.models.blstm import BLSTM
 from serfast.models.classifier import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.models.decoder import Decoder
+from serfast.models.elm import ExtremeLearningMachine
 from serfast.models.pooling import POOLINGS, AttentionPool, LastPool, make_pooling
+from serfast.models.posterior_statistics import posterior_statistics
 
 __all__ = [
     "BLSTM",
@@ -12,7 +14,9 @@ __all__ = [
     "Decoder",
     "EmotionClassifier",
     "EmotionHead",
+    "ExtremeLearningMachine",
     "LastPool",
     "ModelOptions",
     "make_pooling",
+    "posterior_statistics",
 ]
