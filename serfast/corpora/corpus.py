@@ -20,7 +20,8 @@ class Utterance:
     """One labelled recording, or one labelled segment of a recording.
 
     Attributes:
-        key: unique and stable: the file relative to the corpus, in POSIX form, with ``#start-end`` for a segment.
+        key: unique and stable: the recording's name as the corpus documents it, wherever the file lies; in a manifest
+            the file relative to it, in POSIX form, with ``#start-end`` for a segment.
         path: the file to read.
         emotion: its label.
         speaker: who spoke; None where the corpus does not say.

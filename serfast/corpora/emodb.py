@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from serfast.corpora.corpus import Corpus, Utterance
+from serfast.corpora.recordings import drop_copies, find_differences, find_recordings
 from serfast.errors import CorpusError
 
 __all__ = ["load"]
@@ -54,16 +55,10 @@ def load(root: str | Path) -> Corpus:
         CorpusError: if the folder is missing or holds no recordings, or a recording's name does not hold a known
             speaker and emotion.
     """
-    root = Path(root)
-    if not root.is_dir():
-        found = "a file" if root.exists() else "nothing there"
-        raise CorpusError(f"{root}: EmoDB must be a folder, got {found}")
-    folder = root / "wav" if (root / "wav").is_dir() else root
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".wav" and path.name[0] != "."]
-    if not paths:
-        raise CorpusError(f"{folder}: EmoDB must hold recordings such as wav/03a01Wa.wav, got none")
-    utterances = tuple(_utterance(path) for path in paths)
-    return Corpus("emodb", utterances, tuple(sorted(_EMOTIONS.values())), _differences(utterances))
+    paths = find_recordings(root, corpus="EmoDB", example="wav/03a01Wa.wav")
+    utterances, notes = drop_copies(_utterance(path) for path in paths)
+    notes += find_differences(utterances, corpus="EmoDB", counts=_DOCUMENTED_COUNTS, speakers=_GENDERS)
+    return Corpus("emodb", tuple(utterances), tuple(sorted(_EMOTIONS.values())), tuple(notes))
 
 
 def _utterance(path: Path) -> Utterance:
@@ -76,22 +71,3 @@ def _utterance(path: Path) -> Utterance:
     if emotion not in _EMOTIONS:
         raise CorpusError(f"{path}: emotion must be one of {' '.join(_EMOTIONS)}, got {emotion}")
     return Utterance(path.name, path, _EMOTIONS[emotion], speaker, _GENDERS[speaker])
-
-
-def _differences(utterances: tuple[Utterance, ...]) -> tuple[str, ...]:
-    """Notes where the counts are not the documented ones."""
-    found = dict.fromkeys(_DOCUMENTED_COUNTS, 0)
-    for utterance in utterances:
-        found[utterance.emotion] += 1
-    notes = [
-        f"{emotion}: {found[emotion]} utterances where EmoDB documents {documented}"
-        for emotion, documented in _DOCUMENTED_COUNTS.items()
-        if found[emotion] != documented
-    ]
-    n_documented = sum(_DOCUMENTED_COUNTS.values())
-    if len(utterances) != n_documented:
-        notes.insert(0, f"{len(utterances)} utterances where EmoDB documents {n_documented}")
-    missing = sorted(set(_GENDERS) - {str(utterance.speaker) for utterance in utterances})
-    if missing:
-        notes.append(f"no utterances of speakers {' '.join(missing)}")
-    return tuple(notes)

@@ -114,12 +114,12 @@ def test_missing_files_are_listed_up_to_five(tmp_path):
     with pytest.raises(CorpusError, match="every file must exist, got 7 rows without one: ") as error:
         csv_manifest.load(manifest(tmp_path, f"file,emotion\na.wav,sad\n{rows}"))
     assert f"{tmp_path / '0.wav'} (line 3)" in str(error.value)
-    assert str(error.value).endswith("4.wav (line 7) and 2 more")
+    assert str(error.value).endswith("4.wav (line 7), and 2 more")
 
 
 def test_another_encoding_is_refused(tmp_path):
     path = manifest(tmp_path, "file,emotion\na.wav,wütend\n", encoding="latin-1")
-    with pytest.raises(CorpusError, match="manifest must be UTF-8, got byte 0xfc"):
+    with pytest.raises(CorpusError, match="file must be UTF-8, got byte 0xfc"):
         csv_manifest.load(path)
 
 
