@@ -4,11 +4,13 @@ from serfast.models.blstm import BLSTM
 from serfast.models.classifier import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.models.decoder import Decoder
 from serfast.models.elm import ExtremeLearningMachine
-from serfast.models.pooling import POOLINGS, AttentionPool, LastPool, make_pooling
+from serfast.models.lstm import LSTM
+from serfast.models.pooling import POOLINGS, AttentionPool, LastPool
 from serfast.models.posterior_statistics import posterior_statistics
 
 __all__ = [
     "BLSTM",
+    "LSTM",
     "POOLINGS",
     "AttentionPool",
     "Decoder",
@@ -17,6 +19,5 @@ __all__ = [
     "ExtremeLearningMachine",
     "LastPool",
     "ModelOptions",
-    "make_pooling",
     "posterior_statistics",
 ]

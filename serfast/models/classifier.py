@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from serfast.checks import integer, number, require
 from serfast.models.blstm import BLSTM
 from serfast.models.decoder import Decoder
-from serfast.models.pooling import POOLINGS, make_pooling
+from serfast.models.lstm import LSTM
+from serfast.models.pooling import DIRECTIONS, POOLINGS, AttentionPool, LastPool
 from serfast.ops import Lengths
 
 __all__ = ["EmotionClassifier", "EmotionHead", "ModelOptions"]
@@ -20,7 +21,9 @@ class ModelOptions:
 
     Attributes:
         pooling: "last", "mean", "eq8" or "eq9" (Huang and Narayanan 2016, section 3).
-        n_layers: bidirectional LSTM layers.
+        direction: "both" for a bidirectional encoder; "forward" or "reverse" for one that reads each utterance from its
+            first frame to its last, or the other way round.
+        n_layers: LSTM layers.
         n_units: LSTM units per direction.
         n_attention: rows of the projection W of eq. 8; 0 for as many as the hidden vectors have.
         n_decoder: units of the decoder's hidden layer; 0 for none.
@@ -30,6 +33,7 @@ class ModelOptions:
     """
 
     pooling: str = "eq9"
+    direction: str = "both"
     n_layers: int = 2
     n_units: int = 128
     n_attention: int = 0
@@ -41,6 +45,8 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}")
         for name, least in (("n_layers", 1), ("n_units", 1), ("n_attention", 0), ("n_decoder", 0)):
             value = integer(name, getattr(self, name))
             require(name, f"be at least {least}", value, value >= least)
@@ -54,9 +60,14 @@ class EmotionHead(nn.Module):
 
     def __init__(self, n_hidden: int, n_emotions: int, options: ModelOptions) -> None:
         super().__init__()
-        self.pooling = make_pooling(
-            options.pooling, n_hidden, n_attention=options.n_attention or None, dropout=options.pooling_dropout
-        )
+        self.pooling: AttentionPool | LastPool
+        if options.pooling == "last":
+            self.pooling = LastPool(options.direction)
+        else:
+            n_attention = options.n_attention or None
+            self.pooling = AttentionPool(
+                n_hidden, options.pooling, n_attention=n_attention, dropout=options.pooling_dropout
+            )
         self.decoder = Decoder(n_hidden, n_emotions, options.n_decoder, options.decoder_dropout)
 
     def forward(
@@ -68,12 +79,12 @@ class EmotionHead(nn.Module):
 
 
 class EmotionClassifier(nn.Module):
-    """Scores the emotions of utterances: BLSTM over frames, pooling to a context vector, decoder."""
+    """Scores the emotions of utterances: recurrent encoder over frames, pooling to a context vector, decoder."""
 
     def __init__(self, n_features: int, n_emotions: int, options: ModelOptions) -> None:
         super().__init__()
         self.options = options
-        self.encoder = BLSTM(n_features, options.n_units, options.n_layers, options.encoder_dropout)
+        self.encoder = make_encoder(n_features, options)
         self.head = EmotionHead(self.encoder.n_outputs, n_emotions, options)
 
     def forward(
@@ -100,3 +111,11 @@ class EmotionClassifier(nn.Module):
         if packed_weights is None:
             return logits, None
         return logits, packed_weights.new_zeros(valid.shape).masked_scatter(valid, packed_weights)
+
+
+def make_encoder(n_features: int, options: ModelOptions) -> BLSTM | LSTM:
+    """The recurrent encoder of ``options``; its ``n_outputs`` are the hidden vectors' size."""
+    shape = n_features, options.n_units, options.n_layers, options.encoder_dropout
+    if options.direction == "both":
+        return BLSTM(*shape)
+    return LSTM(*shape, reverse=options.direction == "reverse")

@@ -5,9 +5,10 @@ from torch import Tensor, nn
 
 from serfast.ops import Lengths, attention_pool
 
-__all__ = ["POOLINGS", "AttentionPool", "LastPool", "make_pooling"]
+__all__ = ["DIRECTIONS", "POOLINGS", "AttentionPool", "LastPool"]
 
 POOLINGS = ("last", "mean", "eq8", "eq9")
+DIRECTIONS = ("both", "forward", "reverse")
 
 
 class AttentionPool(nn.Module):
@@ -57,7 +58,16 @@ class AttentionPool(nn.Module):
 
 
 class LastPool(nn.Module):
-    """The last state of each direction: forward half of the last frame, reverse half of the first."""
+    """The last state of each direction: that of the last frame forward, of the first frame reversed.
+
+    Args:
+        direction: of the encoder: "both" (forward half of the hidden vectors, then the reverse half), "forward" or
+            "reverse".
+    """
+
+    def __init__(self, direction: str = "both") -> None:
+        super().__init__()
+        self.direction = direction
 
     def forward(
         self,
@@ -65,15 +75,12 @@ class LastPool(nn.Module):
         lengths: Lengths,
         seed: Tensor | int | None = None,
     ) -> tuple[Tensor, None]:
-        """Context vectors (batch, 2 * unit) from packed hidden vectors (row, 2 * unit); there are no weights."""
-        n_units = hidden.shape[1] // 2
+        """Context vectors (batch, unit) from packed hidden vectors (row, unit); there are no weights."""
         first_rows = lengths.first_rows
         last_rows = first_rows + lengths.on_device - 1
-        return torch.cat([hidden[last_rows, :n_units], hidden[first_rows, n_units:]], dim=1), None
-
-
-def make_pooling(name: str, n_units: int, *, n_attention: int | None, dropout: float) -> AttentionPool | LastPool:
-    """The pooling called ``name``, one of ``POOLINGS``, over hidden vectors of ``n_units``."""
-    if name == "last":
-        return LastPool()
-    return AttentionPool(n_units, name, n_attention=n_attention, dropout=dropout)
+        if self.direction == "forward":
+            return hidden[last_rows], None
+        if self.direction == "reverse":
+            return hidden[first_rows], None
+        onward, reverse = hidden.chunk(2, dim=1)
+        return torch.cat([onward[last_rows], reverse[first_rows]], dim=1), None

@@ -97,3 +97,15 @@ def test_every_parameter_is_trained(pooling: str):
 def test_options_out_of_range_are_named(option: dict, message: str):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(ModelOptions(), **option)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+def test_a_one_directional_model_pools_the_state_that_has_seen_everything(direction: str):
+    torch.manual_seed(0)
+    model = EmotionClassifier(6, 4, ModelOptions(direction=direction, pooling="last", n_units=6)).eval()
+    rows = make_rows()
+    logits, weights = model(rows, LENGTHS)
+    hidden = torch.split(model.encoder(rows, LENGTHS), LENGTHS.tolist())
+    contexts = torch.stack([piece[-1 if direction == "forward" else 0] for piece in hidden])
+    assert torch.equal(model.head.decoder(contexts), logits)
+    assert weights is None

@@ -1,0 +1,55 @@
+"""A recurrent encoder of one direction: stacked LSTM layers over packed rows."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from serfast.ops import Lengths, blstm
+
+__all__ = ["LSTM"]
+
+_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+class LSTM(nn.Module):
+    """LSTM layers that read every utterance from its own first frame to its last, or the other way round.
+
+    Parameters have the names and shapes of ``torch.nn.LSTM(n_features, n_units, n_layers)``. Reversed, hidden vectors
+    stay at their frames: that of the first frame has seen the whole utterance.
+
+    Args:
+        n_features: numbers per input frame.
+        n_units: units of every layer.
+        n_layers: layers, each reading the one below in the same direction.
+        dropout: share of the outputs of every layer but the last that is dropped in training.
+        reverse: read from the last frame to the first.
+    """
+
+    def __init__(
+        self, n_features: int, n_units: int, n_layers: int = 2, dropout: float = 0.0, *, reverse: bool = False
+    ) -> None:
+        super().__init__()
+        self.n_layers = n_layers
+        self.n_outputs = n_units
+        self.reverse = reverse
+        self.dropout = nn.Dropout(dropout)
+        bound = 1 / math.sqrt(n_units)
+        for depth in range(n_layers):
+            n_inputs = n_features if depth == 0 else n_units
+            for kind, columns in zip(_KINDS, ((n_inputs,), (n_units,), (), ()), strict=True):
+                tensor = torch.empty(4 * n_units, *columns)
+                self.register_parameter(f"{kind}_l{depth}", nn.Parameter(tensor.uniform_(-bound, bound)))
+
+    def forward(self, features: Tensor, lengths: Tensor | Lengths) -> Tensor:
+        """Encode features, packed (row, feature) or padded (batch, time, feature), into ``n_units`` per frame."""
+        lengths = Lengths.of(lengths, features)
+        own, other = ("_reverse", "") if self.reverse else ("", "_reverse")
+        hidden = features
+        for depth in range(self.n_layers):
+            weights = {f"{kind}_l0{own}": self.get_parameter(f"{kind}_l{depth}") for kind in _KINDS}
+            # The operator runs both directions; the one that is not wanted gets weights of 0 and is left out.
+            weights |= {f"{kind}_l0{other}": torch.zeros_like(weights[f"{kind}_l0{own}"]) for kind in _KINDS}
+            both = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights)
+            hidden = both.unflatten(-1, (2, self.n_outputs)).select(-2, 1 if self.reverse else 0).contiguous()
+        return hidden
