@@ -84,7 +84,8 @@ def cross_validate(
         str,
         typer.Option(
             help="leave_one_speaker_out, paper (one session out, its speakers test and validate in turn), "
-            "leave_one_session_out, or fixed (the manifest's split column)."
+            "leave_one_session_out, speaker_5_fold, speaker_6_fold or speaker_10_fold (groups of speakers), or fixed "
+            "(the manifest's split column)."
         ),
     ] = "leave_one_speaker_out",
     output: OutputOption = None,

@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serfast.corpora import PROTOCOLS, Corpus, Fold, Utterance, check_leaks
-from serfast.corpora.folds import fixed, leave_one_session_out, leave_one_speaker_out, paper, single
+from serfast.corpora.folds import (
+    fixed,
+    leave_one_session_out,
+    leave_one_speaker_out,
+    paper,
+    single,
+    speaker_k_fold,
+)
 
 
 def make_corpus(*rows: tuple[str | None, str | None, str | None], split: tuple[str | None, ...] = ()) -> Corpus:
@@ -43,7 +50,8 @@ def corpora(draw: st.DrawFn) -> Corpus:
 @settings(deadline=None, max_examples=60)
 @given(corpora())
 def test_no_speaker_is_in_two_parts_of_any_fold(corpus):
-    names = ["leave_one_speaker_out", "paper", "single"] + ["leave_one_session_out"] * bool(corpus.sessions)
+    names = ["leave_one_speaker_out", "paper", "single", "speaker_5_fold"]
+    names += ["leave_one_session_out"] * bool(corpus.sessions)
     for name in names:
         folds = PROTOCOLS[name](corpus)
         assert len({fold.name for fold in folds}) == len(folds)
@@ -57,8 +65,10 @@ def test_no_speaker_is_in_two_parts_of_any_fold(corpus):
 @settings(deadline=None, max_examples=60)
 @given(corpora())
 def test_every_utterance_is_tested_exactly_once(corpus):
-    for protocol in [leave_one_speaker_out, paper] + [leave_one_session_out] * bool(corpus.sessions):
-        tested = [index for fold in protocol(corpus) for index in fold.test]
+    for name in ["leave_one_speaker_out", "paper", "speaker_5_fold"] + ["leave_one_session_out"] * bool(
+        corpus.sessions
+    ):
+        tested = [index for fold in PROTOCOLS[name](corpus) for index in fold.test]
         assert sorted(tested) == list(range(len(corpus.utterances)))
 
 
@@ -143,6 +153,54 @@ def test_leave_one_session_out_refuses_too_few_and_missing_sessions():
         leave_one_session_out(sessions_of_two(n_sessions=2))
     with pytest.raises(ValueError, match="must have a session for leave_one_session_out, got 4 without: 0, 1, 2, 3"):
         leave_one_session_out(three_speakers())
+
+
+def speakers_with(**n_utterances: int) -> Corpus:
+    """Men whose names begin with m, women with w, others of unknown gender, and how many utterances they have."""
+    genders = {"m": "male", "w": "female"}
+    return make_corpus(*((name, genders.get(name[0]), None) for name, n in n_utterances.items() for _ in range(n)))
+
+
+def test_k_fold_validates_on_the_next_group():
+    corpus = speakers_with(a=3, b=2, c=2, d=1)
+    groups = [{"a"}, {"b", "d"}, {"c"}]
+    folds = speaker_k_fold(corpus, n_folds=3)
+    assert [fold.name for fold in folds] == ["group_01", "group_02", "group_03"]
+    assert [speakers(corpus, fold.test) for fold in folds] == groups
+    assert [speakers(corpus, fold.validation) for fold in folds] == [*groups[1:], groups[0]]
+    assert [speakers(corpus, fold.train) for fold in folds] == [groups[2], groups[0], groups[1]]
+
+
+def test_groups_mix_women_and_men():
+    # The order of names and the numbers of utterances would otherwise give groups of one gender.
+    corpus = speakers_with(m1=4, w2=4, m3=4, w4=4, m5=4, w6=4, m7=4, w8=4, m9=4, w0=4)
+    for fold in speaker_k_fold(corpus, n_folds=5):
+        assert sorted(name[0] for name in speakers(corpus, fold.test)) == ["m", "w"]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.dictionaries(st.from_regex(r"[mwx][0-9]{2}", fullmatch=True), st.integers(1, 30), min_size=5, max_size=25),
+    st.integers(3, 5),
+    st.randoms(use_true_random=False),
+)
+def test_groups_are_balanced_whatever_the_order_of_utterances(n_utterances, n_folds, random):
+    corpus = speakers_with(**n_utterances)
+    sizes = [len(fold.test) for fold in speaker_k_fold(corpus, n_folds=n_folds)]
+    assert max(sizes) - min(sizes) <= max(n_utterances.values())
+    rows = [(item.speaker, item.gender, None) for item in corpus.utterances]
+    random.shuffle(rows)
+    shuffled = make_corpus(*rows)
+    assert [speakers(shuffled, fold.test) for fold in speaker_k_fold(shuffled, n_folds=n_folds)] == [
+        speakers(corpus, fold.test) for fold in speaker_k_fold(corpus, n_folds=n_folds)
+    ]
+
+
+def test_k_fold_refuses_too_few_folds_or_speakers():
+    with pytest.raises(ValueError, match="n_folds must be at least 3, got 2"):
+        speaker_k_fold(three_speakers(), n_folds=2)
+    with pytest.raises(ValueError, match="corpus must have at least 6 speakers for speaker_6_fold, got 3"):
+        PROTOCOLS["speaker_6_fold"](three_speakers())
 
 
 @pytest.mark.parametrize(("n_speakers", "validating"), [(2, "1"), (4, "3"), (5, "4"), (6, "4"), (10, "49")])
