@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,9 +8,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import typer
 
 import serfast
 from serfast import FeatureStore
+from serfast.cli import app
+from serfast.corpora import CORPORA, PROTOCOLS
 
 SERFAST = [sys.executable, "-m", "serfast"]
 
@@ -48,6 +52,12 @@ def test_help_is_quick_and_loads_neither_torch_nor_numba():
     assert process.stdout.splitlines()[-1] == "[]"
     for command in ("demo", "features", "train", "cross-validate", "evaluate", "predict", "info"):
         assert command in process.stdout
+
+
+def test_help_names_every_corpus_and_protocol():
+    described = {option.name: option.help for option in typer.main.get_command(app).commands["cross-validate"].params}
+    assert set(CORPORA) <= set(re.findall(r"[\w-]+", described["corpus"]))
+    assert set(PROTOCOLS) - {"single"} <= set(re.findall(r"\w+", described["protocol"]))
 
 
 def test_info_prints_what_a_bug_report_needs():

@@ -26,12 +26,20 @@ __all__ = [
 ]
 
 CorpusArgument = Annotated[
-    str, typer.Argument(metavar="CORPUS", help="emodb, synthetic, or csv for your own recordings.")
+    str,
+    typer.Argument(
+        metavar="CORPUS",
+        help="crema-d, emodb, iemocap, iemocap-improvised, ravdess, ravdess-song, savee, synthetic, tess; for your own "
+        "recordings csv, or audformat.",
+    ),
 ]
 RootArgument = Annotated[Path, typer.Argument(metavar="ROOT", help="The corpus's folder; for csv, the CSV file.")]
 EmotionsOption = Annotated[
     str | None,
-    typer.Option(help="Emotions to keep, comma-separated. new=a+b merges a and b: 'anger,happy=happiness+excited'."),
+    typer.Option(
+        help="Emotions to keep, comma-separated. new=a+b merges a and b: 'angry,happy=happy+excited,sad,neutral' makes "
+        "5531 utterances of IEMOCAP. If not given: all; of IEMOCAP angry, happy, sad and neutral."
+    ),
 ]
 StoreOption = Annotated[
     Path | None, typer.Option(help="Folder of the feature store; in the user's cache if not given.")

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from serfast.corpora import csv_manifest, emodb, synthetic
+from serfast.corpora import audformat, crema_d, csv_manifest, emodb, iemocap, ravdess, savee, synthetic, tess
 from serfast.corpora.corpus import Corpus, Utterance, find_duplicates, group_duplicates, select_emotions
 from serfast.corpora.folds import PROTOCOLS, Fold, check_leaks
+from serfast.corpora.listing import listed
 
 __all__ = [
     "CORPORA",
@@ -21,8 +22,20 @@ __all__ = [
     "select_emotions",
 ]
 
-CORPORA = {"csv": csv_manifest.load, "emodb": emodb.load, "synthetic": synthetic.load}
-_N_LISTED = 5
+CORPORA = {
+    "audformat": audformat.load,
+    "crema-d": crema_d.load,
+    "csv": csv_manifest.load,
+    "emodb": emodb.load,
+    "iemocap": iemocap.load,
+    "iemocap-improvised": iemocap.load_improvised,
+    "ravdess": ravdess.load,
+    "ravdess-song": ravdess.load_song,
+    "savee": savee.load,
+    "synthetic": synthetic.load,
+    "tess": tess.load,
+}
+_USUAL_EMOTIONS = {"iemocap": iemocap.CLASSES, "iemocap-improvised": iemocap.CLASSES}
 
 
 def load_corpus(
@@ -33,7 +46,8 @@ def load_corpus(
     Args:
         name: one of ``CORPORA``.
         root: the corpus's folder; for ``csv`` the manifest.
-        emotions: the emotions to keep, or a mapping that merges them, as in ``select_emotions``; None keeps all.
+        emotions: the emotions to keep, or a mapping that merges them, as in ``select_emotions``; None keeps all, and of
+            IEMOCAP the four that are usually compared: angry, happy, sad and neutral.
 
     Raises:
         ValueError: if ``name`` or one of ``emotions`` is not known.
@@ -42,11 +56,11 @@ def load_corpus(
     if name not in CORPORA:
         raise ValueError(f"name must be one of {', '.join(sorted(CORPORA))}, got {name}")
     corpus = CORPORA[name](root)
+    emotions = _USUAL_EMOTIONS.get(name) if emotions is None else emotions
     if emotions is not None:
         corpus = select_emotions(corpus, emotions)
     duplicates = find_duplicates(corpus.utterances)
     if not duplicates:
         return corpus
-    listed = "; ".join(" = ".join(item.key for item in group) for group in duplicates[:_N_LISTED])
-    more = f"; and {len(duplicates) - _N_LISTED} more" if len(duplicates) > _N_LISTED else ""
-    return replace(corpus, notes=(*corpus.notes, f"recordings that occur more than once: {listed}{more}"))
+    groups = [" = ".join(item.key for item in group) for group in duplicates]
+    return replace(corpus, notes=(*corpus.notes, f"recordings that occur more than once: {listed(groups, '; ')}"))
