@@ -1,9 +1,11 @@
 """Networks: encoder, pooling, decoder and the utterance classifier built of them. They know no corpus."""
 
+from serfast.models.autoencoder import DenoisingLayer, StackedAutoencoder
 from serfast.models.blstm import BLSTM
 from serfast.models.classifier import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.models.decoder import Decoder
 from serfast.models.elm import ExtremeLearningMachine
+from serfast.models.frame_classifier import FrameClassifier
 from serfast.models.lstm import LSTM
 from serfast.models.pooling import POOLINGS, AttentionPool, LastPool
 from serfast.models.posterior_statistics import posterior_statistics
@@ -14,10 +16,13 @@ __all__ = [
     "POOLINGS",
     "AttentionPool",
     "Decoder",
+    "DenoisingLayer",
     "EmotionClassifier",
     "EmotionHead",
     "ExtremeLearningMachine",
+    "FrameClassifier",
     "LastPool",
     "ModelOptions",
+    "StackedAutoencoder",
     "posterior_statistics",
 ]
