@@ -1,6 +1,6 @@
 """A recipe: every choice of an experiment with an emotion classifier that is not the corpus and not the protocol."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from serfast.evaluation.system import FoldContext, FoldOutcome
@@ -9,7 +9,32 @@ from serfast.models import ModelOptions
 from serfast.recognizer import Recognizer
 from serfast.training import TrainingOptions, answer, base_options, train_model
 
-__all__ = ["Recipe"]
+__all__ = ["RECIPES", "Recipe"]
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "strong": {
+        "pooling": "eq9",
+        "encoder_dropout": 0.4,
+        "pooling_dropout": 0.5,
+        "decoder_dropout": 0.4,
+        "normalisation": "speaker",
+        "n_epochs": 45,
+        "patience": 45,
+        "schedule": "one_cycle",
+        "weight_decay": 1e-2,
+        "averaging": 0.99,
+        "label_smoothing": 0.1,
+        "tempo_change": 0.1,
+        "noise": 0.2,
+        "offset": 0.2,
+        "n_masked": 40,
+    },
+}
+"""Named sets of options. "strong" keeps the descriptors and the paper's model and adds what today's practice would."""
+
+SELECTED_ON = {"strong": ("emodb",)}
+"""Corpora on which the values of a recipe were chosen: scores on them flatter."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +46,18 @@ class Recipe:
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     @classmethod
-    def from_options(cls, **options: Any) -> "Recipe":
-        """A recipe from options by name, each a field of FeatureOptions, ModelOptions or TrainingOptions.
+    def from_options(cls, recipe: str = "default", **options: Any) -> "Recipe":
+        """The recipe of that name in :data:`RECIPES`, with options changed by name.
+
+        Options are the fields of FeatureOptions, ModelOptions and TrainingOptions.
 
         Raises:
             TypeError: if a name is no option.
-            ValueError: if a value is out of range.
+            ValueError: if there is no such recipe, or a value is out of range.
         """
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        options = {**RECIPES[recipe], **options}
         parts: dict[str, Any] = {}
         for part, kind in (("features", FeatureOptions), ("model", ModelOptions), ("training", TrainingOptions)):
             names = {option.name for option in fields(kind)} & options.keys()
@@ -42,6 +72,19 @@ class Recipe:
         """Of a greedy scheme, the recipe of the model whose encoder is frozen."""
         base = base_options(self.model, self.training)
         return None if base is None else Recipe(self.features, *base)
+
+    def remarks(self, corpus: str) -> tuple[str, ...]:
+        """What a reader of results on the corpus of that name must know."""
+        remarks = []
+        if self.training.normalisation == "speaker":
+            remarks.append(
+                "transductive: the features of each speaker are standardised with all of that speaker's recordings"
+            )
+        any_seed = replace(self, training=replace(self.training, seed=0))
+        for name, corpora in SELECTED_ON.items():
+            if corpus in corpora and any_seed == Recipe.from_options(name):
+                remarks.append(f"selected on this corpus: the values of recipe {name} were chosen on {corpus}")
+        return tuple(remarks)
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train on the fold and answer its scored part; the recognizer is saved in the fold's folder."""
