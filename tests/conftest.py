@@ -45,10 +45,22 @@ def make_store() -> Callable[..., FeatureStore]:
 
 
 def _make_store(
-    path: Path, *, n_speakers: int = 6, n_utterances: int = 9, separation: float = 1.0, seed: int = 0
+    path: Path,
+    *,
+    n_speakers: int = 6,
+    n_utterances: int = 9,
+    separation: float = 1.0,
+    seed: int = 0,
+    options: FeatureOptions | None = None,
 ) -> FeatureStore:
-    """A store of random features in which the emotion shifts the first features by ``separation`` deviations."""
+    """A store of random features in which the emotion shifts the first features by ``separation`` deviations.
+
+    It shifts a third of the power spectrum, too; voiced frames come in runs.
+    """
     generator = np.random.default_rng(seed)
+    options = options or FeatureOptions()
+    names = feature_names(options)
+    bins = [place for place, name in enumerate(names) if name.startswith("log_power_")]
     utterances, features = [], []
     for speaker in range(n_speakers):
         for number in range(n_utterances):
@@ -62,10 +74,14 @@ def _make_store(
                     gender="female" if speaker % 2 else "male",
                 )
             )
-            frames = generator.standard_normal((generator.integers(5, 40), 28)).astype(np.float32)
+            frames = generator.standard_normal((generator.integers(5, 40), len(names))).astype(np.float32)
             frames[:, emotion] += separation
+            frames[:, bins[emotion :: len(EMOTIONS)]] += separation
+            if options.voiced:
+                voiced = np.repeat(generator.integers(0, 2, len(frames)), 4)
+                frames[:, names.index("voiced")] = voiced[: len(frames)]
             features.append(frames)
-    writer = StoreWriter(path, FeatureOptions(), feature_names())
+    writer = StoreWriter(path, options, names)
     for utterance, frames in zip(utterances, features, strict=True):
         writer.append(utterance.key, f"content of {utterance.key}", frames)
     corpus = Corpus("made-up", tuple(utterances), EMOTIONS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name)
@@ -60,7 +61,8 @@ class StackedAutoencoder(nn.Module):
     def __init__(self, n_features: int, n_units: Sequence[int], corruption: float) -> None:
         super().__init__()
         sizes = pairwise([n_features, *n_units])
-        self.layers = nn.ModuleList(DenoisingLayer(n_inputs, n_outputs, corruption) for n_inputs, n_outputs in sizes)
+        layers = nn.ModuleList(DenoisingLayer(n_inputs, n_outputs, corruption) for n_inputs, n_outputs in sizes)
+        self.layers = cast("Sequence[DenoisingLayer]", layers)  # torch types the members of a list as plain modules
 
     def encode(self, rows: Tensor, *, depth: int | None = None) -> Tensor:
         """Codes (row, unit) of frames (row, feature) behind the first ``depth`` layers, or behind all."""
