@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from serfast.checks import integer, require
 from serfast.corpora import Corpus
 from serfast.evaluation.corpus_features import corpus_features, without_excluded
-from serfast.evaluation.fold import fold_folder, run_fold
+from serfast.evaluation.fold import fold_folder
+from serfast.evaluation.fold_reports import fold_reports
+from serfast.evaluation.parallel import run_folds
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import SINGLE, Protocol, lay_folds, make_protocol
 from serfast.evaluation.recipe import Recipe
@@ -59,6 +62,7 @@ def train(
         store=store,
         exclude=exclude,
         device=resolve_device(device),
+        jobs=None,
         progress=Progress(progress),
     )
 
@@ -71,13 +75,18 @@ def cross_validate(
     store: str | Path | None = None,
     exclude: Sequence[str] = (),
     device: str = "auto",
+    jobs: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Result:
     """Train and test one model per fold of ``protocol``; the epoch is selected on the fold's validation part.
 
-    Arguments and errors are those of :func:`train`. Each fold has its own folder ``folds/<name>`` in ``output``, which
-    :meth:`serfast.Recognizer.load` reads.
+    Each fold has its own folder ``folds/<name>`` in ``output``, which :meth:`serfast.Recognizer.load` reads. Arguments
+    and errors are those of :func:`train`, and ``jobs``: as many folds at a time, at least 1, each in a process of its
+    own on this machine. The processes share the threads that torch may use in this one, and there are no more of them
+    than folds and processor cores. When None the folds go to where ``joblib.parallel_config`` sends them, such as a
+    cluster, else one after another in this process. A fold gets the same bits wherever it runs with as many threads on
+    a like processor. An error in a fold names it.
 
     Source of protocol "paper": Huang and Narayanan (2016), section 4.
     """
@@ -89,6 +98,7 @@ def cross_validate(
         store=store,
         exclude=exclude,
         device=resolve_device(device),
+        jobs=jobs,
         progress=Progress(progress),
     )
 
@@ -102,6 +112,7 @@ def _experiment(
     store: str | Path | None,
     exclude: Sequence[str],
     device: torch.device,
+    jobs: int | None,
     progress: Progress,
 ) -> Result:
     recipe = Recipe.from_options(**options)
@@ -118,6 +129,7 @@ def _experiment(
         base_output=output / "base",
         exclude=exclude,
         device=device,
+        jobs=jobs,
         progress=progress,
     )
 
@@ -132,15 +144,19 @@ def run_system(
     exclude: Sequence[str],
     device: torch.device,
     progress: Progress,
+    jobs: int | None = None,
 ) -> Result:
     """Run ``system`` over the folds of ``protocol`` in the folder ``output``, or read its finished run.
 
-    The folds of its base system are read from, or put into, ``base_output``.
+    The folds of its base system are read from, or put into, ``base_output``. ``jobs`` is that of
+    :func:`cross_validate`.
 
     Raises:
-        ValueError: if ``output`` is in use or holds anything but this run.
+        ValueError: if ``output`` is in use or holds anything but this run, or ``jobs`` is not positive.
         CorpusError: if the run's files are damaged.
     """
+    if jobs is not None:
+        require("jobs", "be at least 1", jobs, integer("jobs", jobs) >= 1)
     output.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(output / ".lock", timeout=0):
@@ -148,23 +164,22 @@ def run_system(
             if (output / RESULT).exists():
                 progress.say(f"{output} holds this run, finished: nothing to do")
                 return Result.load(output)
-            folds: list[FoldResult] = []
-            predictions: list[UtterancePrediction] = []
-            for n_fold, fold in enumerate(protocol.folds, start=1):
-                shown = progress.of_fold(fold.name, n_fold, len(protocol.folds))
+            with fold_reports(output, [fold.name for fold in protocol.folds], progress) as reports:
                 single = protocol.name == SINGLE
-                context = FoldContext(
-                    features,
-                    fold,
-                    output if single else fold_folder(output, fold.name),
-                    base_output if single else fold_folder(base_output, fold.name),
-                    device,
-                    shown.epoch,
-                )
-                found, found_predictions = run_fold(system, context)
-                folds.append(found)
-                predictions.extend(found_predictions)
-                shown.finished(found)
+                contexts = [
+                    FoldContext(
+                        features,
+                        fold,
+                        output if single else fold_folder(output, fold.name),
+                        base_output if single else fold_folder(base_output, fold.name),
+                        device,
+                        report.epoch,
+                    )
+                    for fold, report in zip(protocol.folds, reports, strict=True)
+                ]
+                found = run_folds(system, contexts, reports, jobs=jobs)
+            folds = [fold for fold, _ in found]
+            predictions = [row for _, rows in found for row in rows]
             result = _pool(features, protocol, folds, predictions, exclude=exclude, output=output)
             result.save()
             return result

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from serfast import atomic
@@ -36,16 +37,18 @@ def fold_folder(output: Path, fold: str) -> Path:
 def run_fold(system: System, context: FoldContext) -> tuple[FoldResult, tuple[UtterancePrediction, ...]]:
     """Let ``system``, and its base before it, learn a fold and answer the fold's scored part.
 
-    A fold that is finished is read back; one that was interrupted goes on behind its last complete epoch.
+    A fold that is finished is read back; one that was interrupted goes on behind its last complete epoch. One that
+    another process is in is waited for.
     """
     folder = context.folder
-    if not (folder / FOLD).exists():
-        if system.base is not None:
-            run_fold(system.base, replace(context, folder=context.base_folder))
-        folder.mkdir(parents=True, exist_ok=True)
-        _fit(system, context)
-    for checkpoint in folder.rglob(CHECKPOINT):
-        checkpoint.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".fold.lock"):
+        if not (folder / FOLD).exists():
+            if system.base is not None:
+                run_fold(system.base, replace(context, folder=context.base_folder))
+            _fit(system, context)
+        for checkpoint in folder.rglob(CHECKPOINT):
+            checkpoint.unlink()
     facts = read_json(folder / FOLD)
     predictions = read_predictions(folder / PREDICTIONS)
     return FoldResult(scores=score_predictions(predictions, context.store.corpus.emotions), **facts), predictions

@@ -4,11 +4,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from serfast.evaluation.results import FoldResult
 from serfast.features import ExtractionProgress
-from serfast.training import EpochRecord
 
-__all__ = ["FoldProgress", "Progress"]
+__all__ = ["Progress", "clock"]
 
 EXTRACTION_LINE_EVERY_S = 2.0
 
@@ -39,45 +37,12 @@ class Progress:
         left_s = progress.elapsed_s * (progress.n_utterances / progress.n_done - 1)
         self.say(
             line + f"{progress.audio_s / 60:,.1f} min of audio extracted, {hours_per_second:.2f} hours per second, "
-            f"about {_clock(left_s)} left"
+            f"about {clock(left_s)} left"
         )
 
-    def of_fold(self, name: str, n_fold: int, n_folds: int) -> "FoldProgress":
-        """What reports on one fold of an experiment, the ``n_fold``-th."""
-        return FoldProgress(self, name, n_fold, n_folds)
 
-
-@dataclass
-class FoldProgress:
-    """Reports the epochs and the end of one fold."""
-
-    progress: Progress
-    name: str
-    n_fold: int
-    n_folds: int
-    _seconds: list[float] = field(default_factory=list, init=False)
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Report an epoch, and the longest time that this stage of this fold can still take."""
-        self._seconds.append(record.seconds)
-        left_s = sum(self._seconds) / len(self._seconds) * (record.n_epochs - record.epoch)
-        scores = "validation"
-        if record.validation_ua is not None and record.validation_wa is not None:
-            scores += f" UA {record.validation_ua:.3f} WA {record.validation_wa:.3f}"
-        else:
-            scores += f" loss {record.validation_loss:.3f}"
-        self.progress.say(
-            f"fold {self.n_fold}/{self.n_folds} {self.name}  epoch {record.epoch:>2}/{record.n_epochs}  "
-            f"loss {record.loss:.3f}  {scores}{' *' if record.best else '  '}  "
-            f"{record.seconds:.1f} s  at most {_clock(left_s)} left"
-        )
-
-    def finished(self, found: FoldResult) -> None:
-        """Report the scores of the fold."""
-        self.progress.say(f"fold {self.n_fold}/{self.n_folds} {self.name}  UA {found.ua:.3f} WA {found.wa:.3f}")
-
-
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as minutes and seconds, with hours where there are some."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

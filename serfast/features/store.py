@@ -103,6 +103,10 @@ class FeatureStore:
             broken=header["broken"],
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the mapped rows: another process maps the file itself."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
+
     @cached_property
     def rows(self) -> NDArray[np.float32]:
         """All rows (row, feature), memory-mapped and read-only."""

@@ -67,7 +67,7 @@ def test_an_interrupted_cross_validation_goes_on_to_the_same_result(
 ):
     whole = serfast.cross_validate(tiny_store, output=tmp_path / "whole", **QUICK)
     with monkeypatch.context() as patch:
-        patch.setattr("serfast.evaluation.progress.FoldProgress.epoch", _interrupt_at_epoch(9))
+        patch.setattr("serfast.evaluation.fold_reports.FoldReport.epoch", _interrupt_at_epoch(9))
         with pytest.raises(KeyboardInterrupt):
             serfast.cross_validate(tiny_store, output=tmp_path / "stopped", **QUICK)
     assert not (tmp_path / "stopped" / "result.json").exists()
