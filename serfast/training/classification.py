@@ -20,7 +20,7 @@ from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["TrainedModel", "base_options", "standardise", "train_model"]
+__all__ = ["ClassificationTask", "TrainedModel", "base_options", "standardise", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def train_model(
             model, source, fold, objective, options, folder=folder, device=device, on_epoch=on_epoch
         )
     else:
-        task = _ClassificationTask(model, source, fold, objective, options, device)
+        task = ClassificationTask(model, source, fold, objective, options, device)
         history = run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
         seconds = sum(record.seconds for record in history)
     return TrainedModel(model.eval(), normaliser, source, history, seconds)
@@ -103,7 +103,9 @@ def standardise(store: FeatureStore, fold: Fold, normalisation: str) -> tuple[No
 
 
 @dataclass(frozen=True)
-class _ClassificationTask:
+class ClassificationTask:
+    """A whole classifier, trained on the utterances of a source."""
+
     model: EmotionClassifier
     source: FrameSource
     fold: Fold
@@ -112,18 +114,21 @@ class _ClassificationTask:
     device: torch.device
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Utterances of like length, in an order of the epoch's own."""
         options = self.options
         return shuffled_batches(
             self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
         )
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        """Mean loss of the utterances ``batch``, augmented."""
         features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
         seeds = dropout_seeds(self.options.seed, epoch, batch).to(self.device)
         logits, _ = self.model(features, lengths, seeds)
         return self.objective.loss(logits, batch)
 
     def validate(self) -> Validation:
+        """Loss and confusion of the validation part."""
         part, size = self.fold.validation, self.options.batch_size
         answers = answer(self.model, self.source, part, batch_size=size, device=self.device)
         return self.objective.validate(answers, part)
