@@ -12,11 +12,13 @@ from serfast.cli.options import (
     ExcludeOption,
     OutputOption,
     PoolingOption,
+    RecipeOption,
     RootArgument,
     SetOption,
     StoreOption,
     load,
     recipe_options,
+    run_folder,
 )
 from serfast.cli.printing import show_result, show_scores
 
@@ -51,6 +53,7 @@ def train(
     corpus: CorpusArgument,
     root: RootArgument,
     output: OutputOption = None,
+    recipe: RecipeOption = "default",
     pooling: PoolingOption = "eq9",
     emotions: EmotionsOption = None,
     store: StoreOption = None,
@@ -68,11 +71,11 @@ def train(
     loaded = load(corpus, root, emotions)
     result = evaluation.train(
         loaded,
-        output=output or Path("runs") / f"{corpus}-single-{pooling}",
+        output=output or run_folder(corpus, "single", pooling, recipe),
         store=store,
         exclude=exclude or (),
         device=device,
-        **recipe_options(pooling, options),
+        **recipe_options(recipe, pooling, options),
     )
     show_result(result)
 
@@ -89,6 +92,7 @@ def cross_validate(
         ),
     ] = "leave_one_speaker_out",
     output: OutputOption = None,
+    recipe: RecipeOption = "default",
     pooling: PoolingOption = "eq9",
     emotions: EmotionsOption = None,
     store: StoreOption = None,
@@ -106,11 +110,11 @@ def cross_validate(
     result = evaluation.cross_validate(
         loaded,
         protocol=protocol,
-        output=output or Path("runs") / f"{corpus}-{protocol}-{pooling}",
+        output=output or run_folder(corpus, protocol, pooling, recipe),
         store=store,
         exclude=exclude or (),
         device=device,
-        **recipe_options(pooling, options),
+        **recipe_options(recipe, pooling, options),
     )
     show_result(result)
 

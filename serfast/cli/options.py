@@ -17,12 +17,14 @@ __all__ = [
     "FeatureSetOption",
     "OutputOption",
     "PoolingOption",
+    "RecipeOption",
     "RootArgument",
     "SetOption",
     "StoreOption",
     "load",
     "parse_settings",
     "recipe_options",
+    "run_folder",
 ]
 
 CorpusArgument = Annotated[
@@ -47,6 +49,9 @@ StoreOption = Annotated[
 ExcludeOption = Annotated[list[str] | None, typer.Option(help="Key of an utterance to leave out. Repeatable.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 PoolingOption = Annotated[str, typer.Option(help="How frames become one vector: eq9, eq8 (attention), mean or last.")]
+RecipeOption = Annotated[
+    str, typer.Option(help="Options to begin with: default, or strong (today's practice; slower). --set changes them.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -66,7 +71,10 @@ FeatureSetOption = Annotated[
     ),
 ]
 OutputOption = Annotated[
-    Path | None, typer.Option(help="Folder of the run; runs/CORPUS-PROTOCOL-POOLING if not given.")
+    Path | None,
+    typer.Option(
+        help="Folder of the run; if not given, one in runs/ named after corpus, protocol, pooling and recipe."
+    ),
 ]
 
 
@@ -99,12 +107,18 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
     return parsed
 
 
-def recipe_options(pooling: str, settings: list[str] | None) -> dict[str, Any]:
+def recipe_options(recipe: str, pooling: str, settings: list[str] | None) -> dict[str, Any]:
     from serfast.evaluation import Recipe
 
     options = parse_settings(settings)
-    if "pooling" in options:
-        raise ValueError("--set must not name pooling, which has an option of its own: --pooling")
-    options["pooling"] = pooling
+    for name in ("pooling", "recipe"):
+        if name in options:
+            raise ValueError(f"--set must not name {name}, which has an option of its own: --{name}")
+    options.update(recipe=recipe, pooling=pooling)
     Recipe.from_options(**options)  # a wrong name or value is said before anything else happens
     return options
+
+
+def run_folder(corpus: str, protocol: str, pooling: str, recipe: str) -> Path:
+    name = f"{corpus}-{protocol}-{pooling}"
+    return Path("runs") / (name if recipe == "default" else f"{name}-{recipe}")

@@ -48,7 +48,8 @@ def train(
         exclude: keys of utterances to leave out, such as broken recordings.
         device: "auto", "cpu" or "cuda".
         progress: print where the work stands to standard error.
-        **options: fields of FeatureOptions, ModelOptions and TrainingOptions, such as ``pooling="eq9"``.
+        **options: ``recipe``, a name in :data:`serfast.evaluation.RECIPES`, and fields of FeatureOptions, ModelOptions
+            and TrainingOptions, such as ``pooling="eq9"``, which change what the recipe says.
 
     Raises:
         ValueError: if an option, the corpus or the folder does not fit, or recordings are broken and not excluded.
@@ -131,6 +132,7 @@ def _experiment(
         device=device,
         jobs=jobs,
         progress=progress,
+        remarks=recipe.remarks(features.corpus.name),
     )
 
 
@@ -145,11 +147,12 @@ def run_system(
     device: torch.device,
     progress: Progress,
     jobs: int | None = None,
+    remarks: Sequence[str] = (),
 ) -> Result:
     """Run ``system`` over the folds of ``protocol`` in the folder ``output``, or read its finished run.
 
     The folds of its base system are read from, or put into, ``base_output``. ``jobs`` is that of
-    :func:`cross_validate`.
+    :func:`cross_validate`; ``remarks`` go into the result's notes.
 
     Raises:
         ValueError: if ``output`` is in use or holds anything but this run, or ``jobs`` is not positive.
@@ -180,7 +183,7 @@ def run_system(
                 found = run_folds(system, contexts, reports, jobs=jobs)
             folds = [fold for fold, _ in found]
             predictions = [row for _, rows in found for row in rows]
-            result = _pool(features, protocol, folds, predictions, exclude=exclude, output=output)
+            result = _pool(features, protocol, folds, predictions, exclude=exclude, output=output, remarks=remarks)
             result.save()
             return result
     except Timeout as error:
@@ -207,6 +210,7 @@ def _pool(
     *,
     exclude: Sequence[str],
     output: Path,
+    remarks: Sequence[str],
 ) -> Result:
     return Result(
         corpus=features.corpus.name,
@@ -219,6 +223,6 @@ def _pool(
         splits_digest=protocol.digest,
         training_seconds=sum(fold.seconds for fold in folds),
         excluded=tuple(sorted(exclude)),
-        notes=features.corpus.notes,
+        notes=(*features.corpus.notes, *remarks),
         output=output,
     )

@@ -68,7 +68,7 @@ class Result:
         splits_digest: names the folds exactly.
         training_seconds: spent in training all folds, validation included.
         excluded: keys of utterances that were left out on request.
-        notes: what the corpus says of itself: what was left out, merged, or occurs twice.
+        notes: what the corpus says of itself (what was left out, merged, or occurs twice), and what the recipe does.
         output: the run's folder.
     """
 
