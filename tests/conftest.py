@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from serfast.corpora import Corpus, Utterance
+from serfast.evaluation import FoldResult, Result, UtterancePrediction
+from serfast.evaluation.results import score_predictions
 from serfast.features import FeatureOptions, FeatureStore, StoreWriter, feature_names
 
 # Tests of accuracy share the signals of the benchmarks. Last, so that the installed serfast goes before the sources.
@@ -88,3 +90,56 @@ def _make_store(
     store = writer.finish(corpus, {utterance.key: f"content of {utterance.key}" for utterance in utterances}, {})
     writer.close()
     return store
+
+
+@pytest.fixture
+def make_result() -> Callable[..., Result]:
+    return _make_result
+
+
+def _make_result(
+    *,
+    right: float = 0.6,
+    n_speakers: int = 6,
+    n_utterances: int = 12,
+    seed: int = 0,
+    choices: dict | None = None,
+    **changes: object,
+) -> Result:
+    """A finished cross-validation of no model: a fold per speaker, each answer right with probability ``right``."""
+    generator = np.random.default_rng(seed)
+    predictions = []
+    for speaker in range(n_speakers):
+        for number in range(n_utterances):
+            truth = EMOTIONS[number % len(EMOTIONS)]
+            answer = truth if generator.random() < right else EMOTIONS[generator.integers(len(EMOTIONS))]
+            probabilities = {emotion: float(emotion == answer) for emotion in EMOTIONS}
+            row = (f"speaker_s{speaker}", f"s{speaker}_{number}", f"s{speaker}", truth, answer, probabilities)
+            predictions.append(UtterancePrediction(*row))
+    folds = tuple(
+        FoldResult(
+            name,
+            score_predictions([row for row in predictions if row.fold == name], EMOTIONS),
+            2,
+            1,
+            0.5,
+            choices or {},
+            {},
+        )
+        for name in sorted({row.fold for row in predictions})
+    )
+    facts = {
+        "corpus": "made-up",
+        "protocol": "leave_one_speaker_out",
+        "part": "test",
+        "emotions": EMOTIONS,
+        "pooled": score_predictions(predictions, EMOTIONS),
+        "folds": folds,
+        "predictions": tuple(predictions),
+        "splits_digest": "5eed",
+        "training_seconds": 1.0,
+        "excluded": (),
+        "notes": (),
+        "output": Path("nowhere"),
+    }
+    return Result(**{**facts, **changes})

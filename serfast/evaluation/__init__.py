@@ -2,7 +2,21 @@
 
 from serfast.evaluation.cross_corpus import evaluate
 from serfast.evaluation.experiment import cross_validate, train
-from serfast.evaluation.recipe import Recipe
+from serfast.evaluation.ladder_rows import ComparedRow, LadderRow, MeanScores, compare_rows
+from serfast.evaluation.recipe import RECIPES, Recipe
 from serfast.evaluation.results import FoldResult, Result, UtterancePrediction
 
-__all__ = ["FoldResult", "Recipe", "Result", "UtterancePrediction", "cross_validate", "evaluate", "train"]
+__all__ = [
+    "RECIPES",
+    "ComparedRow",
+    "FoldResult",
+    "LadderRow",
+    "MeanScores",
+    "Recipe",
+    "Result",
+    "UtterancePrediction",
+    "compare_rows",
+    "cross_validate",
+    "evaluate",
+    "train",
+]
