@@ -6,9 +6,12 @@ from serfast.models.classifier import EmotionClassifier, EmotionHead, ModelOptio
 from serfast.models.decoder import Decoder
 from serfast.models.elm import ExtremeLearningMachine
 from serfast.models.frame_classifier import FrameClassifier
+from serfast.models.linear_svm import LinearSvm
 from serfast.models.lstm import LSTM
 from serfast.models.pooling import POOLINGS, AttentionPool, LastPool
 from serfast.models.posterior_statistics import posterior_statistics
+from serfast.models.segment_network import SegmentNetwork
+from serfast.models.softmax import softmax
 
 __all__ = [
     "BLSTM",
@@ -22,7 +25,10 @@ __all__ = [
     "ExtremeLearningMachine",
     "FrameClassifier",
     "LastPool",
+    "LinearSvm",
     "ModelOptions",
+    "SegmentNetwork",
     "StackedAutoencoder",
     "posterior_statistics",
+    "softmax",
 ]

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from serfast.checks import require
+from serfast.models.softmax import softmax
 from serfast.ops import linear
 
 __all__ = ["ExtremeLearningMachine"]
@@ -88,9 +89,7 @@ class ExtremeLearningMachine:
 
     def probabilities(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Softmax of the scores, (utterance, emotion). They rank the emotions; nothing calibrates them."""
-        scores = self.scores(features)
-        exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return softmax(self.scores(features))
 
 
 def _hidden(

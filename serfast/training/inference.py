@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from serfast.features import FrameSource
-from serfast.models import EmotionClassifier
+from serfast.models import EmotionClassifier, softmax
 from serfast.training.batches import load_batch, ordered_batches
 
 __all__ = ["Answers", "answer"]
@@ -29,9 +29,7 @@ class Answers:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Softmax of the logits, (utterance, emotion)."""
-        logits = self.logits.astype(np.float64)
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
+        return softmax(self.logits)
 
 
 @torch.inference_mode()
