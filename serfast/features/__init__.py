@@ -4,12 +4,15 @@ from serfast.features.bulk import ExtractionProgress, default_store_path, extrac
 from serfast.features.columns import ColumnSource
 from serfast.features.extract import extract, feature_names
 from serfast.features.frames import frame_times_s
+from serfast.features.functionals import FUNCTIONALS, functionals
 from serfast.features.normaliser import NORMALISATIONS, FrameSource, Normaliser, StandardisedSource, speaker_source
 from serfast.features.options import FeatureOptions
 from serfast.features.pitch import Pitch, track_pitch
+from serfast.features.segments import SegmentSource, loudest_segments
 from serfast.features.store import FeatureStore, StoreWriter
 
 __all__ = [
+    "FUNCTIONALS",
     "NORMALISATIONS",
     "ColumnSource",
     "ExtractionProgress",
@@ -18,6 +21,7 @@ __all__ = [
     "FrameSource",
     "Normaliser",
     "Pitch",
+    "SegmentSource",
     "StandardisedSource",
     "StoreWriter",
     "default_store_path",
@@ -26,6 +30,8 @@ __all__ = [
     "extract_file",
     "feature_names",
     "frame_times_s",
+    "functionals",
+    "loudest_segments",
     "speaker_source",
     "track_pitch",
 ]
