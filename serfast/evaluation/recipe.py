@@ -20,7 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "decoder_dropout": 0.4,
         "normalisation": "speaker",
         "n_epochs": 45,
-        "patience": 45,
+        "selection": "last",
         "schedule": "one_cycle",
         "weight_decay": 1e-2,
         "averaging": 0.99,

@@ -25,7 +25,7 @@ from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["HiddenCache", "cached_hidden", "train_head"]
+__all__ = ["HeadTask", "HiddenCache", "cached_hidden", "train_head"]
 
 _SHARE_OF_MEMORY = 0.5  # of what is free, that cached hidden vectors may fill
 
@@ -106,7 +106,7 @@ def train_head(
 
         def stage(head: EmotionHead, folder: Path) -> tuple[EpochRecord, ...]:
             folder.mkdir(exist_ok=True)
-            task = _HeadTask(head, cache, len(order), objective, options, device)
+            task = HeadTask(head, cache, len(order), objective, options, device)
             return run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
 
         seconds = 0.0
@@ -125,7 +125,9 @@ def train_head(
 
 
 @dataclass(frozen=True)
-class _HeadTask:
+class HeadTask:
+    """Pooling and decoder, trained on the first ``n_train`` utterances of a cache and validated on the others."""
+
     model: EmotionHead
     cache: HiddenCache
     n_train: int
@@ -134,12 +136,14 @@ class _HeadTask:
     device: torch.device
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Places in the cache, each batch a run of neighbours."""
         generator = np.random.default_rng([self.options.seed, epoch])
         cuts = np.arange(generator.integers(1, self.options.batch_size + 1), self.n_train, self.options.batch_size)
         batches = np.split(np.arange(self.n_train), cuts)
         return [batches[place] for place in generator.permutation(len(batches))]
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        """Mean loss of the utterances at the places ``batch``."""
         indices = self.cache.indices[batch]
         hidden, lengths = self.cache.batch(batch[0], batch[-1] + 1, self.device)
         seeds = dropout_seeds(self.options.seed, epoch, indices).to(self.device)
@@ -148,6 +152,7 @@ class _HeadTask:
 
     @torch.no_grad()
     def validate(self) -> Validation:
+        """Loss and confusion of the utterances behind the training part."""
         n_utterances, size = len(self.cache.indices), self.options.batch_size
         logits = []
         for first in range(self.n_train, n_utterances, size):

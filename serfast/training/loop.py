@@ -93,9 +93,9 @@ def run_epochs(
     device: torch.device,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[EpochRecord, ...]:
-    """Train the task's model and leave in it the weights of the epoch that validated best, in evaluation mode.
+    """Train the task's model and leave in it the weights of the selected epoch, in evaluation mode.
 
-    Ties go to the lower validation loss. After every epoch the whole state is written to ``folder``; called again
+    The best epoch is that of the highest validation UA; ties go to the lower validation loss. After every epoch the whole state is written to ``folder``; called again
     with the same arguments, training goes on behind the last complete epoch and, on the CPU, ends with the same bits
     as a run that was never interrupted.
 
@@ -173,7 +173,7 @@ def _validate(state: _State, task: Task, options: TrainingOptions, *, loss: floa
     found = task.validate()
     ua, wa, macro_f1 = (None, None, None) if found.confusion is None else _scores(found.confusion)
     ranks = [_rank(record.validation_ua, record.validation_loss) for record in state.history]
-    best = not ranks or _rank(ua, found.loss) > max(ranks)
+    best = options.selection == "last" or not ranks or _rank(ua, found.loss) > max(ranks)
     if best:
         state.best = _copy(state.model)
     if state.average:

@@ -8,8 +8,9 @@ from serfast.features import NORMALISATIONS
 __all__ = ["TrainingOptions"]
 
 SCHEMES = ("joint", "greedy", "one_by_one")
+SELECTIONS = ("best", "last")
 SCHEDULES = ("constant", "one_cycle")
-_CHOICES = {"scheme": SCHEMES, "schedule": SCHEDULES, "normalisation": NORMALISATIONS}
+_CHOICES = {"scheme": SCHEMES, "selection": SELECTIONS, "schedule": SCHEDULES, "normalisation": NORMALISATIONS}
 _LARGEST = 1e30  # what float32 tensors can still be scaled by
 
 
@@ -24,6 +25,7 @@ class TrainingOptions:
             (2016), section 3.
         n_epochs: epochs of a stage at most.
         patience: epochs without a better validation UA after which a stage ends.
+        selection: which epoch's weights are kept: that of the "best" validation UA, or the "last".
         batch_size: utterances per step, of like length.
         learning_rate: largest step size of AdamW.
         schedule: "constant", or "one_cycle": up to ``learning_rate`` over the first 30 % of ``n_epochs`` and down to
@@ -46,6 +48,7 @@ class TrainingOptions:
     scheme: str = "joint"
     n_epochs: int = 20
     patience: int = 6
+    selection: str = "best"
     batch_size: int = 16
     learning_rate: float = 2e-3
     schedule: str = "constant"

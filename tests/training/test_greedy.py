@@ -90,7 +90,7 @@ def test_validation_on_the_cache_is_that_of_the_whole_model(tiny_store: FeatureS
 
 
 def test_every_training_utterance_is_in_one_run_of_neighbours_per_epoch(tiny_store: FeatureStore, tmp_path: Path):
-    task = greedy._HeadTask(None, None, 21, None, OPTIONS, CPU)
+    task = greedy.HeadTask(None, None, 21, None, OPTIONS, CPU)
     orders = []
     for epoch in (1, 2):
         batches = task.batches(epoch)

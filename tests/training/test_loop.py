@@ -60,6 +60,19 @@ def test_the_selected_epoch_is_the_best_on_validation(tiny_store: FeatureStore, 
     assert (answers.predicted == truth).mean() == trained.history[trained.best_epoch - 1].validation_wa
 
 
+def test_the_last_epoch_is_kept_on_request_and_ends_the_training(tiny_store: FeatureStore, tmp_path: Path):
+    last = run(tiny_store, tmp_path / "last", n_epochs=5, patience=1, selection="last", learning_rate=1e-9)
+    assert (last.best_epoch, len(last.history)) == (5, 5)
+    assert same_weights(
+        last, run(tiny_store, tmp_path / "all", n_epochs=5, patience=5, selection="last", learning_rate=1e-9)
+    )
+    trained = run(tiny_store, tmp_path / "trained", selection="last")
+    fold = single(tiny_store.corpus)[0]
+    answers = answer(trained.model, trained.source, fold.validation, batch_size=3, device=CPU)
+    truth = np.array(tiny_store.corpus.labels())[list(fold.validation)]
+    assert (answers.predicted == truth).mean() == trained.history[-1].validation_wa
+
+
 def test_training_stops_when_patience_ends(tiny_store: FeatureStore, tmp_path: Path):
     trained = run(tiny_store, tmp_path / "run", n_epochs=50, patience=2, learning_rate=1e-9)
     assert len(trained.history) == trained.best_epoch + 2 < 50
@@ -257,6 +270,7 @@ def test_speaker_normalisation_uses_each_speakers_own_statistics(tiny_store: Fea
     [
         ("scheme", "lazy"),
         ("schedule", "cosine"),
+        ("selection", "worst"),
         ("normalisation", "utterance"),
         ("averaging", 1.0),
         ("label_smoothing", -0.1),
