@@ -95,9 +95,9 @@ def run_epochs(
 ) -> tuple[EpochRecord, ...]:
     """Train the task's model and leave in it the weights of the selected epoch, in evaluation mode.
 
-    The best epoch is that of the highest validation UA; ties go to the lower validation loss. After every epoch the whole state is written to ``folder``; called again
-    with the same arguments, training goes on behind the last complete epoch and, on the CPU, ends with the same bits
-    as a run that was never interrupted.
+    The best epoch is that of the highest validation UA; ties go to the lower validation loss. After every epoch the
+    whole state is written to ``folder``; called again with the same arguments, training goes on behind the last
+    complete epoch and, on the CPU, ends with the same bits as a run that was never interrupted.
 
     Raises:
         ValueError: if the loss is not finite.
