@@ -53,7 +53,7 @@ def write_evaluations(root: Path, labels: dict[str, str], *, newline: str = "\n"
         ]
         text = (HEADER + "\n" + "\n".join(blocks) + "\n").replace("\n", newline)
         (folder / f"{place}.txt").write_bytes(text.encode("latin-1"))
-        (folder / f"._{place}.txt").write_bytes(b"\x00\x05\x16\x07[ no text")
+        (folder / f"._{place}.txt").write_bytes(b"\x00\x05\x16\x07\n[ no summary\n")
         single_rater = "".join(f"[0.0000 - 1.0000]\t{name}\tfru\t[1.0000, 1.0000, 1.0000]\n" for name in names)
         (folder / "Categorical" / f"{place}_e2_cat.txt").write_text(single_rater)
     return root
