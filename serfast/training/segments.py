@@ -1,0 +1,82 @@
+"""Training of a segment network: every segment carries the emotion of its utterance."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from serfast.corpora import Fold
+from serfast.features import SegmentSource
+from serfast.models import SegmentNetwork, softmax
+from serfast.training.batches import load_batch
+from serfast.training.inference import Answers
+from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.objective import Objective
+from serfast.training.options import TrainingOptions
+
+__all__ = ["segment_posteriors", "train_segments"]
+
+
+def train_segments(
+    model: SegmentNetwork,
+    source: SegmentSource,
+    fold: Fold,
+    objective: Objective,
+    options: TrainingOptions,
+    *,
+    folder: Path,
+    device: torch.device,
+    on_epoch: Callable[[EpochRecord], None] | None,
+) -> tuple[EpochRecord, ...]:
+    """Train ``model`` on the segments of the training part; a step takes those of ``batch_size`` utterances.
+
+    The epoch is selected by what the mean posterior of an utterance's segments says of the validation part. Stopping
+    and resuming are those of :func:`serfast.training.loop.run_epochs`.
+    """
+    task = _SegmentTask(model, source, fold, objective, options, device)
+    return run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
+
+
+@torch.inference_mode()
+def segment_posteriors(
+    model: SegmentNetwork, source: SegmentSource, indices: Sequence[int], *, batch_size: int, device: torch.device
+) -> NDArray[np.float64]:
+    """Class posteriors (row, emotion) of the segments of the utterances ``indices``, end to end, by ``model`` in
+    evaluation mode.
+    """
+    chosen = np.asarray(indices, dtype=np.int64)
+    batches = np.split(chosen, range(batch_size, len(chosen), batch_size))
+    logits = [model(load_batch(source, batch, device).features).cpu().numpy() for batch in batches]
+    return softmax(np.concatenate(logits))
+
+
+@dataclass(frozen=True)
+class _SegmentTask:
+    model: SegmentNetwork
+    source: SegmentSource
+    fold: Fold
+    objective: Objective
+    options: TrainingOptions
+    device: torch.device
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        order = np.random.default_rng([self.options.seed, epoch]).permutation(np.asarray(self.fold.train))
+        return np.split(order, range(self.options.batch_size, len(order), self.options.batch_size))
+
+    def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        segments = load_batch(self.source, batch, self.device)
+        return self.objective.loss(self.model(segments.features), np.repeat(batch, segments.lengths.lengths.numpy()))
+
+    def validate(self) -> Validation:
+        part = self.fold.validation
+        posteriors = segment_posteriors(
+            self.model, self.source, part, batch_size=self.options.batch_size, device=self.device
+        )
+        limits = np.cumsum(self.source.lengths[list(part)])[:-1]
+        means = np.stack([rows.mean(axis=0) for rows in np.split(posteriors, limits)])
+        logits = np.log(np.maximum(means, np.finfo(np.float64).tiny)).astype(np.float32)
+        return self.objective.validate(Answers(logits, []), part)
