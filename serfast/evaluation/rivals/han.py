@@ -1,0 +1,143 @@
+"""Segments, a deep network and an extreme learning machine."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from serfast.checks import integer, number, require
+from serfast.evaluation.rivals.selection import select_by_validation
+from serfast.evaluation.system import FoldContext, FoldOutcome
+from serfast.features import ColumnSource, FeatureOptions, SegmentSource, feature_names
+from serfast.models import ExtremeLearningMachine, SegmentNetwork, posterior_statistics
+from serfast.training import EpochRecord, TrainingOptions
+from serfast.training.classification import standardise
+from serfast.training.objective import Objective
+from serfast.training.segments import segment_posteriors, train_segments
+
+__all__ = ["HanSegments"]
+
+_NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class HanSegments:
+    """A network classifies the loudest segments of an utterance; an extreme learning machine reads its posteriors.
+
+    Segments hold consecutive frames of the 28 descriptors, standardised. The published system has pitch and the
+    harmonics-to-noise ratio beside its 24 cepstral columns. An utterance shorter than a segment is one segment, filled
+    up with its last frame. The network minimises cross entropy with AdamW; a step takes the segments of
+    ``training.batch_size`` utterances.
+
+    Attributes:
+        n_frames: frames of a segment; 25 of them span 265 ms.
+        share: share of an utterance's segments, those with the most energy, that is learned from and answered with.
+        n_layers: hidden layers of the network.
+        n_units: rectified units of each.
+        threshold: posterior that a segment must exceed to count for an emotion.
+        n_hidden: sigmoid units of the extreme learning machine.
+        ridges: strengths of its ridge to choose from; the publication gives none. The highest UA on the validation part
+            decides, the strongest among equals.
+        training: of the network. Its seed also fixes the random layer of the extreme learning machine. Published is a
+            gradient descent in mini-batches of cross entropy, and no more.
+
+    Raises:
+        ValueError: if a value is out of range, or ``training`` asks for augmentation or a greedy scheme.
+
+    Source: Han, Yu and Tashev (2014), "Speech emotion recognition using deep neural network and extreme learning
+    machine".
+    """
+
+    n_frames: int = 25
+    share: float = 0.1
+    n_layers: int = 3
+    n_units: int = 256
+    threshold: float = 0.2
+    n_hidden: int = 120
+    ridges: tuple[float, ...] = (100.0, 10.0, 1.0, 0.1, 0.01)
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("n_frames", "n_layers", "n_units", "n_hidden"):
+            require(name, "be at least 1", getattr(self, name), integer(name, getattr(self, name)) >= 1)
+        require("share", "be above 0 and at most 1", self.share, 0 < number("share", self.share) <= 1)
+        require("threshold", "be in [0, 1)", self.threshold, 0 <= number("threshold", self.threshold) < 1)
+        positive = bool(self.ridges) and all(number("ridges", ridge) > 0 for ridge in self.ridges)
+        require("ridges", "be one or more numbers above 0", self.ridges, positive)
+        for name in ("scheme", "tempo_change", "noise", "offset", "n_masked"):
+            asked, default = getattr(self.training, name), getattr(TrainingOptions(), name)
+            require(f"training.{name}", f"be {default!r} for segments", asked, asked == default)
+
+    @property
+    def features(self) -> FeatureOptions:
+        """The 28 descriptors, the energy that decides between segments, and the voicing that other rivals read."""
+        return FeatureOptions(log_energy=True, voiced=True)
+
+    @property
+    def base(self) -> None:
+        """None: it builds on no other system."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every choice by name, JSON-safe."""
+        return {"system": "han_segments", **asdict(self), "ridges": list(self.ridges)}
+
+    def fit(self, context: FoldContext) -> FoldOutcome:
+        """Train the network, then the extreme learning machine on what it says of the training part."""
+        fold, seed = context.fold, self.training.seed
+        objective = Objective(context.store, fold, self.training, context.device)
+        source = self._segments(context)
+        network, history = self._train_network(context, source, objective)
+
+        def statistics(part: Sequence[int]) -> NDArray[np.float64]:
+            size = self.training.batch_size
+            posteriors = segment_posteriors(network, source, part, batch_size=size, device=context.device)
+            return posterior_statistics(posteriors, source.lengths[list(part)], threshold=self.threshold)
+
+        def fit_machine(ridge: float) -> ExtremeLearningMachine:
+            sizes = {"n_emotions": objective.n_emotions, "n_hidden": self.n_hidden}
+            return ExtremeLearningMachine.fit(train, labels, **sizes, ridge=ridge, seed=seed)
+
+        started = time.monotonic()
+        train, labels = statistics(fold.train), objective.labels[list(fold.train)]
+        truth = objective.labels[list(fold.validation)]
+        ridge, machine = select_by_validation(fit_machine, self.ridges, statistics(fold.validation), truth)
+        seconds = sum(record.seconds for record in history) + time.monotonic() - started
+        best_epoch = max(record.epoch for record in history if record.best)
+        probabilities = machine.probabilities(statistics(context.scored))
+        return FoldOutcome(probabilities, len(history), best_epoch, seconds, {"ridge": ridge})
+
+    def _train_network(
+        self, context: FoldContext, source: SegmentSource, objective: Objective
+    ) -> tuple[SegmentNetwork, tuple[EpochRecord, ...]]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            n_inputs = self.n_frames * len(feature_names())
+            network = SegmentNetwork(n_inputs, objective.n_emotions, n_layers=self.n_layers, n_units=self.n_units)
+        network.to(context.device)
+        folder = context.folder / _NETWORK
+        folder.mkdir(exist_ok=True)
+        history = train_segments(
+            network,
+            source,
+            context.fold,
+            objective,
+            self.training,
+            folder=folder,
+            device=context.device,
+            on_epoch=context.on_epoch,
+        )
+        return network, history
+
+    def _segments(self, context: FoldContext) -> SegmentSource:
+        store = context.store
+        _, standardised = standardise(store, context.fold, self.training.normalisation)
+        return SegmentSource(
+            ColumnSource(standardised, store.feature_names, feature_names()),
+            ColumnSource(store, store.feature_names, ["log_energy"]),
+            n_frames=self.n_frames,
+            share=self.share,
+        )
