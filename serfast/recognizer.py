@@ -150,8 +150,8 @@ class Recognizer:
             self._prediction(Path(path), answers, place, int(clips.lengths[place])) for place, path in enumerate(paths)
         ]
 
-    def answer_store(self, store: FeatureStore, indices: Sequence[int], *, batch_size: int = 16) -> Answers:
-        """Answers for utterances of a feature store, in the order of ``indices``.
+    def standardised(self, store: FeatureStore) -> StandardisedSource:
+        """The utterances of a feature store as the model reads them.
 
         Without a normaliser each speaker's recordings in the store are standardised by their own statistics.
 
@@ -161,8 +161,15 @@ class Recognizer:
         """
         if store.options.digest() != self.feature_options.digest():
             raise ValueError(f"store {store.path} must hold features of the model's options, got {store.options}")
-        source = speaker_source(store) if self.normaliser is None else StandardisedSource(store, [self.normaliser])
-        return answer(self.model, source, indices, batch_size=batch_size, device=self.device)
+        return speaker_source(store) if self.normaliser is None else StandardisedSource(store, [self.normaliser])
+
+    def answer_store(self, store: FeatureStore, indices: Sequence[int], *, batch_size: int = 16) -> Answers:
+        """Answers for utterances of a feature store, in the order of ``indices``.
+
+        Raises:
+            ValueError: as :meth:`standardised`.
+        """
+        return answer(self.model, self.standardised(store), indices, batch_size=batch_size, device=self.device)
 
     def _read(self, paths: Sequence[str | Path]) -> "_Clips":
         if isinstance(paths, (str, Path)):
