@@ -291,8 +291,7 @@ std::tuple<Tensor, Tensor> attention_pool(
     const std::optional<Tensor>& projected,  // (row, attention)
     const std::optional<Tensor>& seeds,      // (batch)
     const std::optional<Tensor>& groups,     // (batch)
-    int64_t dropout_threshold,
-    int64_t /*max_length*/) {
+    int64_t dropout_threshold) {
   const Arguments arguments(hidden, first_rows, lengths, query, projected, seeds, groups, dropout_threshold);
   return with_type_of(hidden, [&](auto zero) { return forward<decltype(zero)>(arguments); });
 }
@@ -310,7 +309,6 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
     const Tensor& context,                                // (batch, unit)
     const Tensor& attention_weights,                      // (row)
     int64_t dropout_threshold,
-    int64_t /*max_length*/,
     bool needs_hidden,
     bool needs_query,
     bool needs_projected) {

@@ -217,8 +217,7 @@ std::tuple<Tensor, Tensor> attention_pool(
     const std::optional<Tensor>& projected,  // (row, attention)
     const std::optional<Tensor>& seeds,      // (batch)
     const std::optional<Tensor>& groups,     // (batch)
-    int64_t dropout_threshold,
-    int64_t /*max_length*/) {
+    int64_t dropout_threshold) {
   const torch::stable::accelerator::DeviceGuard guard(hidden.get_device_index());
   const Arguments arguments = {dense(hidden),    dense(first_rows), dense(lengths), dense(query),
                                dense(projected), dense(seeds),      dense(groups),  dropout_threshold};
@@ -238,7 +237,6 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
     const Tensor& context,                                // (batch, unit)
     const Tensor& attention_weights,                      // (row)
     int64_t dropout_threshold,
-    int64_t /*max_length*/,
     bool needs_hidden,
     bool needs_query,
     bool needs_projected) {

@@ -126,7 +126,6 @@ std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
     const Tensor& recurrent,   // (direction, gate * unit, unit)
     const Tensor& first_rows,  // (batch)
     const Tensor& lengths,     // (batch)
-    int64_t /*max_length*/,
     bool saves) {
   const Tiles tiles(dense(first_rows), dense(lengths));
   const Tensor rows = dense(projected);
@@ -163,8 +162,7 @@ Tensor blstm_recurrence_backward(
     const Tensor& first_rows,   // (batch)
     const Tensor& lengths,      // (batch)
     const Tensor& cell,         // (row, direction * block * lane)
-    const Tensor& gates,        // (row, direction * block * gate * lane)
-    int64_t /*max_length*/) {
+    const Tensor& gates) {      // (row, direction * block * gate * lane)
   const Tiles tiles(dense(first_rows), dense(lengths));
   const Tensor slopes = dense(grad_hidden);
   const Tensor matrix = dense(recurrent);

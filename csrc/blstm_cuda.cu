@@ -103,7 +103,6 @@ std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
     const Tensor& recurrent,   // (direction, gate * unit, unit)
     const Tensor& first_rows,  // (batch)
     const Tensor& lengths,     // (batch)
-    int64_t /*max_length*/,
     bool saves) {
   const torch::stable::accelerator::DeviceGuard guard(projected.get_device_index());
   const Tensor rows = dense(projected);
@@ -148,8 +147,7 @@ Tensor blstm_recurrence_backward(
     const Tensor& first_rows,   // (batch)
     const Tensor& lengths,      // (batch)
     const Tensor& cell,         // (row, direction * unit)
-    const Tensor& gates,        // (row, direction * unit * gate)
-    int64_t /*max_length*/) {
+    const Tensor& gates) {      // (row, direction * unit * gate)
   const torch::stable::accelerator::DeviceGuard guard(gates.get_device_index());
   const Tensor slopes = dense(grad_hidden);
   const Tensor matrix = dense(recurrent);

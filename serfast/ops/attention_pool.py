@@ -17,13 +17,13 @@ _DROPOUT_STEPS = 65536  # the mask compares 16 random bits per element
 
 LIBRARY.define(
     "attention_pool(Tensor hidden, Tensor first_rows, Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds,"
-    " Tensor? groups, int dropout_threshold, SymInt max_length) -> (Tensor context, Tensor attention_weights)",
+    " Tensor? groups, int dropout_threshold) -> (Tensor context, Tensor attention_weights)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 LIBRARY.define(
     "attention_pool_backward(Tensor grad_context, Tensor? grad_attention_weights, Tensor hidden, Tensor first_rows,"
     " Tensor lengths, Tensor? query, Tensor? projected, Tensor? seeds, Tensor? groups, Tensor context,"
-    " Tensor attention_weights, int dropout_threshold, SymInt max_length, bool needs_hidden, bool needs_query,"
+    " Tensor attention_weights, int dropout_threshold, bool needs_hidden, bool needs_query,"
     " bool needs_projected) -> (Tensor grad_hidden, Tensor grad_query, Tensor grad_projected)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
@@ -99,7 +99,6 @@ def attention_pool(
         _seeds(seed, len(utterances.lengths), hidden.device) if drops else None,
         None if group is None else group.to(hidden.device, non_blocking=True),
         threshold if drops else 0,
-        utterances.max_length,
     )
     return context.to(hidden.dtype), attention_weights.reshape(hidden.shape[:-1])
 
@@ -231,7 +230,6 @@ def _shapes(
     seeds: Tensor | None,
     groups: Tensor | None,
     dropout_threshold: int,
-    max_length: int,
 ) -> tuple[Tensor, Tensor]:
     sum_type = _sum_type(hidden)
     return (
@@ -253,7 +251,6 @@ def _backward_shapes(
     context: Tensor,
     attention_weights: Tensor,
     dropout_threshold: int,
-    max_length: int,
     needs_hidden: bool,
     needs_query: bool,
     needs_projected: bool,
@@ -269,7 +266,7 @@ def _backward_shapes(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.dropout_threshold, ctx.max_length = inputs
+    *tensors, ctx.dropout_threshold = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)
 
@@ -290,7 +287,6 @@ def _backward(ctx: Any, grad_context: Tensor | None, grad_attention_weights: Ten
         context,
         attention_weights,
         ctx.dropout_threshold,
-        ctx.max_length,
         needs_hidden,
         needs_query,
         needs_projected,
@@ -301,7 +297,6 @@ def _backward(ctx: Any, grad_context: Tensor | None, grad_attention_weights: Ten
         None,
         grad_query if needs_query else None,
         grad_projected if needs_projected else None,
-        None,
         None,
         None,
         None,

@@ -24,13 +24,13 @@ _PANEL_BYTES = 64  # of one block of units on the CPU, as in csrc/vector.h
 _PRECISIONS = ("high", "highest")
 
 LIBRARY.define(
-    "blstm_recurrence(Tensor projected, Tensor recurrent, Tensor first_rows, Tensor lengths, SymInt max_length,"
-    " bool saves) -> (Tensor hidden, Tensor cell, Tensor gates)",
+    "blstm_recurrence(Tensor projected, Tensor recurrent, Tensor first_rows, Tensor lengths, bool saves)"
+    " -> (Tensor hidden, Tensor cell, Tensor gates)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 LIBRARY.define(
     "blstm_recurrence_backward(Tensor grad_hidden, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor cell,"
-    " Tensor gates, SymInt max_length) -> Tensor grad_projected",
+    " Tensor gates) -> Tensor grad_projected",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
@@ -128,7 +128,6 @@ def _layer(features: Tensor, utterances: Lengths, weights: Mapping[str, Tensor])
         both,
         utterances.first_rows,
         utterances.on_device,
-        utterances.max_length,
         saves,
     )
     return hidden
@@ -187,7 +186,7 @@ def _check_group(group: Tensor, n_utterances: int, n_groups: int) -> None:
 
 @torch.library.register_fake("serfast::blstm_recurrence", lib=LIBRARY)
 def _shapes(
-    projected: Tensor, recurrent: Tensor, first_rows: Tensor, lengths: Tensor, max_length: int, saves: bool
+    projected: Tensor, recurrent: Tensor, first_rows: Tensor, lengths: Tensor, saves: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     n_rows, n_panel = projected.shape
     n_saved = n_rows if saves else 0
@@ -203,13 +202,12 @@ def _backward_shapes(
     lengths: Tensor,
     cell: Tensor,
     gates: Tensor,
-    max_length: int,
 ) -> Tensor:
     return torch.empty_like(gates)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, recurrent, first_rows, lengths, ctx.max_length, _ = inputs
+    _, recurrent, first_rows, lengths, _ = inputs
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.save_for_backward(recurrent, first_rows, lengths, *output)
     ctx.set_materialize_grads(False)
@@ -219,12 +217,12 @@ def _backward(ctx: Any, grad_hidden: Tensor | None, *_: Tensor | None) -> tuple[
     recurrent, first_rows, lengths, hidden, cell, gates = ctx.saved_tensors
     needs_recurrent = ctx.needs_input_grad[1]
     if grad_hidden is None:
-        return None, None, None, None, None, None
+        return None, None, None, None, None
     grad_projected = torch.ops.serfast.blstm_recurrence_backward(
-        grad_hidden, recurrent, first_rows, lengths, cell, gates, ctx.max_length
+        grad_hidden, recurrent, first_rows, lengths, cell, gates
     )
     grad_recurrent = _grad_recurrent(grad_projected, hidden, first_rows, lengths) if needs_recurrent else None
-    return grad_projected, grad_recurrent, None, None, None, None
+    return grad_projected, grad_recurrent, None, None, None
 
 
 def _grad_recurrent(grad_projected: Tensor, hidden: Tensor, first_rows: Tensor, lengths: Tensor) -> Tensor:

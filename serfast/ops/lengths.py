@@ -19,7 +19,6 @@ class Lengths:
         lengths: valid frames of each utterance, shape (batch,), int64, on the CPU.
         on_device: the same on the data's device.
         first_rows: row of the first frame of each utterance, shape (batch,), int64, on the data's device.
-        max_length: the largest of ``lengths``.
         n_rows: rows of the batch: the sum of ``lengths`` packed, batch times time padded.
         n_frames: the size of the time dimension of a padded batch, None for a packed one.
     """
@@ -27,7 +26,6 @@ class Lengths:
     lengths: Tensor
     on_device: Tensor
     first_rows: Tensor
-    max_length: int
     n_rows: int
     n_frames: int | None
 
@@ -41,9 +39,8 @@ class Lengths:
         """
         lengths = _checked(lengths)
         first_rows = lengths.cumsum(0) - lengths
-        max_length, n_rows = int(lengths.max()), int(lengths.sum())
         on_device, first_rows = lengths.to(device, non_blocking=True), first_rows.to(device, non_blocking=True)
-        return cls(lengths, on_device, first_rows, max_length, n_rows, None)
+        return cls(lengths, on_device, first_rows, int(lengths.sum()), None)
 
     @classmethod
     def padded(cls, lengths: Tensor, n_frames: int, *, device: torch.device | str = "cpu") -> "Lengths":
@@ -54,11 +51,10 @@ class Lengths:
             ValueError: as for :meth:`packed`, or if a length exceeds ``n_frames``.
         """
         lengths = _checked(lengths)
-        max_length, n_rows = int(lengths.max()), len(lengths) * n_frames
-        if max_length > n_frames:
+        if (max_length := int(lengths.max())) > n_frames:
             raise ValueError(f"lengths must be at most {n_frames}, the frames of the padded batch, got {max_length}")
         first_rows = torch.arange(len(lengths), device=device) * n_frames
-        return cls(lengths, lengths.to(device, non_blocking=True), first_rows, max_length, n_rows, n_frames)
+        return cls(lengths, lengths.to(device, non_blocking=True), first_rows, len(lengths) * n_frames, n_frames)
 
     @classmethod
     def of(cls, lengths: "Tensor | Lengths", data: Tensor) -> "Lengths":

@@ -185,7 +185,7 @@ def test_lengths_object_gives_the_same_as_a_tensor():
 def test_empty_slot_below_the_door_gives_a_zero_context():
     hidden = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     first_rows, lengths = torch.tensor([0, 2, 2]), torch.tensor([2, 0, 9])
-    context, weights = torch.ops.serfast.attention_pool(hidden, first_rows, lengths, None, None, None, None, 0, 9)
+    context, weights = torch.ops.serfast.attention_pool(hidden, first_rows, lengths, None, None, None, None, 0)
     assert torch.equal(context[1], torch.zeros(3))
     assert torch.equal(weights, torch.full((4,), 0.5))
     torch.testing.assert_close(context[2], hidden[2:].mean(0))

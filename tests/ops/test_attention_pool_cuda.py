@@ -104,9 +104,9 @@ def test_one_captured_graph_serves_three_sets_of_lengths(threshold):
 
     def forward_and_backward(*arguments):
         pool, backward = torch.ops.serfast.attention_pool, torch.ops.serfast.attention_pool_backward
-        context, weights = pool(*arguments, threshold, len(hidden))
+        context, weights = pool(*arguments, threshold)
         needs = (True, True, False)
-        gradients = backward(*slopes, *arguments, context, weights, threshold, len(hidden), *needs)
+        gradients = backward(*slopes, *arguments, context, weights, threshold, *needs)
         return [context, weights, *gradients[:2]]
 
     forward_and_backward(*arguments)
@@ -128,7 +128,7 @@ def test_opcheck():
     seeds = torch.arange(len(lengths), device=hidden.device)
     arguments = (hidden.requires_grad_(), utterances.first_rows, utterances.on_device, query.requires_grad_(), None)
     torch.library.opcheck(
-        torch.ops.serfast.attention_pool.default, (*arguments, seeds, None, 30000, utterances.max_length)
+        torch.ops.serfast.attention_pool.default, (*arguments, seeds, None, 30000)
     )
 
 

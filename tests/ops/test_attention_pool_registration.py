@@ -30,7 +30,6 @@ def test_opcheck(score, threshold):
         torch.tensor([1, 2, 3]) if threshold else None,
         None,
         threshold,
-        utterances.max_length,
     )
     torch.library.opcheck(torch.ops.serfast.attention_pool.default, arguments)
     with torch.no_grad():
@@ -92,7 +91,7 @@ def test_activation_checkpoint_gives_the_same_gradient():
 def test_exports_with_dynamic_rows():
     class Pool(torch.nn.Module):
         def forward(self, hidden, first_rows, lengths, query):
-            return torch.ops.serfast.attention_pool(hidden, first_rows, lengths, query, None, None, None, 0, 6)
+            return torch.ops.serfast.attention_pool(hidden, first_rows, lengths, query, None, None, None, 0)
 
     hidden, query, _ = (tensor.detach() for tensor in tensors())
     utterances = Lengths.packed(LENGTHS)

@@ -234,7 +234,7 @@ def test_a_second_derivative_is_refused():
 def test_inference_saves_nothing():
     batch = Lengths.packed(torch.tensor([3, 2]))
     _, cell, gates = torch.ops.serfast.blstm_recurrence(
-        torch.randn(5, 128), torch.randn(2, 64, 16), batch.first_rows, batch.on_device, batch.max_length, False
+        torch.randn(5, 128), torch.randn(2, 64, 16), batch.first_rows, batch.on_device, False
     )
     assert cell.numel() == gates.numel() == 0
 
@@ -246,7 +246,6 @@ def test_registration_passes_opcheck():
         torch.randn(2, 64, 16, requires_grad=True),
         batch.first_rows,
         batch.on_device,
-        batch.max_length,
         True,
     )
     torch.library.opcheck(torch.ops.serfast.blstm_recurrence.default, arguments)

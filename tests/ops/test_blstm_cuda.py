@@ -59,7 +59,7 @@ def test_the_recurrence_gives_an_utterance_the_same_bits_in_any_batch():
 
     def run(pieces: list[Tensor]) -> list[Tensor]:
         batch = Lengths.packed(torch.tensor([len(piece) for piece in pieces]), device="cuda")
-        arguments = (batch.first_rows, batch.on_device, batch.max_length, False)
+        arguments = (batch.first_rows, batch.on_device, False)
         hidden = torch.ops.serfast.blstm_recurrence(torch.cat(pieces), recurrent, *arguments)[0]
         return list(hidden.split([len(piece) for piece in pieces]))
 
@@ -77,7 +77,7 @@ def test_a_captured_graph_replays_with_other_lengths():
     lengths = torch.tensor([50, 50, 50, 50], device="cuda")
 
     def run() -> Tensor:
-        return torch.ops.serfast.blstm_recurrence(projected, recurrent, first_rows, lengths, 50, False)[0]
+        return torch.ops.serfast.blstm_recurrence(projected, recurrent, first_rows, lengths, False)[0]
 
     run()
     torch.cuda.synchronize()

@@ -11,13 +11,13 @@ from serfast.ops import Lengths
 def test_packed_utterances_lie_end_to_end():
     lengths = Lengths.packed(torch.tensor([3, 1, 5]))
     assert lengths.first_rows.tolist() == [0, 3, 4]
-    assert (lengths.max_length, lengths.n_rows, lengths.n_frames) == (5, 9, None)
+    assert (lengths.n_rows, lengths.n_frames) == (9, None)
 
 
 def test_padded_utterances_start_at_multiples_of_the_frames():
     lengths = Lengths.padded(torch.tensor([3, 1, 5]), 6)
     assert lengths.first_rows.tolist() == [0, 6, 12]
-    assert (lengths.max_length, lengths.n_rows, lengths.n_frames) == (5, 18, 6)
+    assert (lengths.n_rows, lengths.n_frames) == (18, 6)
 
 
 def test_of_takes_the_layout_from_the_data():
@@ -34,4 +34,4 @@ def test_values_cannot_change_after_the_check():
     lengths[0] = 9
     assert checked.lengths.tolist() == checked.on_device.tolist() == [2, 3]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        checked.max_length = 9
+        checked.n_rows = 9
