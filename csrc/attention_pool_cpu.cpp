@@ -3,8 +3,6 @@
 #include "attention_pool_cpu.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <cstring>
@@ -14,36 +12,15 @@
 
 #include "cpu_capability.h"
 #include "huge_pages.h"
-#include "vector.h"
-
-#define SERFAST_KERNEL "attention_pool_types.inl"
-#include "for_each_isa.inl"
+#include "tensors.h"
 
 namespace serfast {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Numbers one thread must have to work on before another is worth waking.
 constexpr int64_t NUMBERS_PER_THREAD = 32768;
 // Numbers of the query's gradient that are summed over the chunks together.
 constexpr int64_t SUM_BLOCK = 16;
-
-template <typename scalar_t>
-const AttentionPoolKernels<scalar_t>& kernels() {
-#if defined(__x86_64__)
-  switch (cpu_capability()) {
-    case CpuCapability::avx512:
-      return avx512::AttentionPoolTable<scalar_t>::kernels;
-    case CpuCapability::avx2:
-      return avx2::AttentionPoolTable<scalar_t>::kernels;
-    default:
-      break;
-  }
-#endif
-  return generic::AttentionPoolTable<scalar_t>::kernels;
-}
 
 // The chunks of all utterances in order.
 struct Plan {
@@ -95,48 +72,6 @@ struct Plan {
     });
   }
 };
-
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
-
-std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
-}
-
-template <typename scalar_t>
-const scalar_t* pointer(const Tensor& tensor) {
-  return static_cast<const scalar_t*>(tensor.const_data_ptr());
-}
-
-template <typename scalar_t>
-const scalar_t* pointer(const std::optional<Tensor>& tensor) {
-  return tensor ? pointer<scalar_t>(*tensor) : nullptr;
-}
-
-template <typename scalar_t>
-scalar_t* pointer_if_any(const Tensor& tensor) {
-  return tensor.numel() > 0 ? static_cast<scalar_t*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
-// Calls work(a number of the tensor's type).
-template <typename Work>
-auto with_type_of(const Tensor& tensor, const Work& work) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Double:
-      return work(double());
-    case ScalarType::BFloat16:
-      return work(BFloat16());
-    case ScalarType::Half:
-      return work(Float16());
-    default:
-      return work(float());
-  }
-}
-
-// An uninitialised tensor for sums of the tensor's numbers.
-Tensor new_sums(const Tensor& tensor, torch::headeronly::IntHeaderOnlyArrayRef shape) {
-  const ScalarType type = tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  return torch::stable::new_empty(tensor, shape, type);
-}
 
 // The arguments that forward and backward share, dense, and the pointers into them.
 struct Arguments {
@@ -204,7 +139,7 @@ std::tuple<Tensor, Tensor> forward(const Arguments& arguments) {
   std::vector<SoftmaxSum<sum_t>> chunk_softmax(plan.chunks.size());
   sum_t* weights = attention_weights.mutable_data_ptr<sum_t>();
   sum_t* partial = chunk_contexts.mutable_data_ptr<sum_t>();
-  const AttentionPoolKernels<scalar_t>& kernel = kernels<scalar_t>();
+  const AttentionPoolKernels<scalar_t>& kernel = kernels<AttentionPoolKernels<scalar_t>>();
   plan.for_each_chunk(inputs, [&](int64_t chunk, uint64_t* kept) {
     kernel.pool_chunk(
         inputs, plan.chunks[chunk], kept, weights, partial + chunk * inputs.n_units, chunk_softmax[chunk]);
@@ -249,7 +184,7 @@ std::vector<SumType<scalar_t>> deltas(
   for (size_t index = 0; index < values.size(); ++index) {
     const Utterance& utterance = plan.utterances[index];
     const SumType<scalar_t>* grad_weights = gradients.grad_attention_weights;
-    values[index] = kernels<scalar_t>().delta(
+    values[index] = kernels<AttentionPoolKernels<scalar_t>>().delta(
         inputs, gradients.context + index * inputs.n_units, gradients.grad_context + index * inputs.n_units,
         gradients.attention_weights + utterance.first_row,
         grad_weights == nullptr ? nullptr : grad_weights + utterance.first_row, utterance.n_frames);
@@ -268,7 +203,7 @@ void backward(const Arguments& arguments, const AttentionPoolGradients<scalar_t>
   std::vector<sum_t> parts(grad == nullptr ? 0 : plan.n_chunks() * width);
   const std::vector<sum_t> delta = deltas(inputs, gradients, plan);
   plan.for_each_chunk(inputs, [&](int64_t chunk, uint64_t* kept) {
-    kernels<scalar_t>().backward_chunk(
+    kernels<AttentionPoolKernels<scalar_t>>().backward_chunk(
         inputs, gradients, plan.chunks[chunk], delta[plan.chunks[chunk].utterance], kept,
         grad == nullptr ? nullptr : parts.data() + chunk * width);
   });

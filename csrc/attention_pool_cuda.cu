@@ -1,74 +1,19 @@
 // attention_pool on CUDA: tensors to pointers, and launches that depend on shapes alone. Nothing waits for the device.
 
-#include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
 #include <tuple>
 #include <type_traits>
 
 #include "attention_pool_backward.cuh"
+#include "tensors.h"
 
 namespace serfast {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
-
-std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
-}
-
-template <typename scalar_t>
-const scalar_t* pointer(const Tensor& tensor) {
-  return static_cast<const scalar_t*>(tensor.const_data_ptr());
-}
-
-template <typename scalar_t>
-const scalar_t* pointer(const std::optional<Tensor>& tensor) {
-  return tensor ? pointer<scalar_t>(*tensor) : nullptr;
-}
-
-template <typename scalar_t>
-scalar_t* pointer_if_any(const Tensor& tensor) {
-  return tensor.numel() > 0 ? static_cast<scalar_t*>(tensor.mutable_data_ptr()) : nullptr;
-}
-
 bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
-// An uninitialised tensor for sums of the tensor's numbers.
-Tensor new_sums(const Tensor& tensor, torch::headeronly::IntHeaderOnlyArrayRef shape) {
-  const ScalarType type = tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  return torch::stable::new_empty(tensor, shape, type);
-}
-
-// Calls work(a number of the tensor's type).
-template <typename Work>
-auto with_type_of(const Tensor& tensor, const Work& work) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Double:
-      return work(double());
-    case ScalarType::BFloat16:
-      return work(BFloat16());
-    case ScalarType::Half:
-      return work(Float16());
-    default:
-      return work(float());
-  }
-}
 
 // Calls launch(score, dropout, aligned) with all three as integral constants.
 template <typename Launch>

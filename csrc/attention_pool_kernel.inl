@@ -1,5 +1,5 @@
-// CPU body of attention_pool (attention_pool.h has the equations). Included once per instruction set by
-// attention_pool_types.inl; a chunk is at most CHUNK_FRAMES frames of one utterance.
+// CPU body of attention_pool (attention_pool.h has the equations). Included once per instruction set and
+// type by attention_pool_cpu_<type>.cpp; a chunk is at most CHUNK_FRAMES frames of one utterance.
 
 #include "attention_pool_rows.inl"
 
@@ -284,6 +284,6 @@ void backward_chunk(
 
 template <typename scalar_t>
 struct AttentionPoolTable {
-  static constexpr AttentionPoolKernels<scalar_t> kernels = {
+  static constexpr AttentionPoolKernels<scalar_t> table = {
       pool_chunk<scalar_t>, join_chunks<scalar_t>, delta<scalar_t>, backward_chunk<scalar_t>};
 };

@@ -65,7 +65,7 @@ SERFAST_INLINE void add_block(
 
 // sums = sums * rescale + sum_t weights[t] m_t rows_t over the frames of one tile.
 template <typename scalar_t, bool dropout>
-SERFAST_INLINE void add_rows(
+void add_rows(
     const scalar_t* rows,  // (frame, unit)
     int64_t n_units,
     int64_t n_frames,
@@ -200,7 +200,7 @@ SERFAST_INLINE void slope_block(
 
 // dh_t of one tile. Meanwhile the rows of the next one come into the cache.
 template <typename scalar_t, bool dropout, bool with_query>
-SERFAST_INLINE void slope_rows(
+void slope_rows(
     const TileSlopes<SumType<scalar_t>>& slopes,
     int64_t n_units,
     int64_t n_frames,

@@ -3,8 +3,6 @@
 #include "blstm_cpu.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <numeric>
@@ -13,34 +11,14 @@
 
 #include "cpu_capability.h"
 #include "huge_pages.h"
+#include "tensors.h"
 #include "vector.h"
-
-#define SERFAST_KERNEL "blstm_kernel.inl"
-#include "for_each_isa.inl"
 
 namespace serfast {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
 // Utterances that share a pass over the recurrent matrix: enough to hide reading it, few enough for the cache.
 constexpr int64_t TILE_UTTERANCES = 48;
-
-template <typename scalar_t>
-const BlstmKernels<scalar_t>& kernels() {
-#if defined(__x86_64__)
-  switch (cpu_capability()) {
-    case CpuCapability::avx512:
-      return avx512::BlstmTable<scalar_t>::table;
-    case CpuCapability::avx2:
-      return avx2::BlstmTable<scalar_t>::table;
-    default:
-      break;
-  }
-#endif
-  return generic::BlstmTable<scalar_t>::table;
-}
 
 // The utterances of a batch dealt out to tiles of like total length, each sorted longest first.
 class Tiles {
@@ -73,7 +51,7 @@ class Tiles {
     for (size_t tile = 0; tile + 1 < starts_.size(); ++tile) {
       n_largest = std::max(n_largest, starts_[tile + 1] - starts_[tile]);
     }
-    const int64_t n_scratch = kernels<scalar_t>().n_scratch(n_units, n_largest);
+    const int64_t n_scratch = kernels<BlstmKernels<scalar_t>>().n_scratch(n_units, n_largest);
     Tensor scratch = torch::stable::new_empty(like, {n_tasks, n_scratch});
     scalar_t* numbers = scratch.mutable_data_ptr<scalar_t>();
     torch::stable::parallel_for(0, n_tasks, 1, [&](int64_t begin, int64_t end) {
@@ -93,8 +71,6 @@ class Tiles {
   std::vector<int64_t> starts_;  // (tile + 1)
 };
 
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
-
 template <typename scalar_t>
 std::tuple<Tensor, Tensor, Tensor> forward(
     const Tensor& projected, const Tensor& recurrent, const Tiles& tiles, bool saves) {
@@ -107,7 +83,8 @@ std::tuple<Tensor, Tensor, Tensor> forward(
     use_huge_pages(result);
   }
   Tensor packed = torch::stable::new_empty(projected, {projected.size(1), n_units});
-  kernels<scalar_t>().pack_forward(recurrent.const_data_ptr<scalar_t>(), n_units, packed.mutable_data_ptr<scalar_t>());
+  kernels<BlstmKernels<scalar_t>>().pack_forward(
+      recurrent.const_data_ptr<scalar_t>(), n_units, packed.mutable_data_ptr<scalar_t>());
   const BlstmForward<scalar_t> layer = {
       projected.const_data_ptr<scalar_t>(),
       packed.const_data_ptr<scalar_t>(),
@@ -116,7 +93,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(
       saves ? gates.mutable_data_ptr<scalar_t>() : nullptr,
       n_units};
   tiles.run<scalar_t>(projected, n_units, [&](const BlstmTile& tile, scalar_t* scratch) {
-    kernels<scalar_t>().forward_tile(layer, tile, scratch);
+    kernels<BlstmKernels<scalar_t>>().forward_tile(layer, tile, scratch);
   });
   return {hidden, cell, gates};
 }
@@ -130,8 +107,7 @@ std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
   const Tiles tiles(dense(first_rows), dense(lengths));
   const Tensor rows = dense(projected);
   const Tensor matrix = dense(recurrent);
-  return projected.scalar_type() == ScalarType::Double ? forward<double>(rows, matrix, tiles, saves)
-                                                       : forward<float>(rows, matrix, tiles, saves);
+  return with_sum_type_of(projected, [&](auto zero) { return forward<decltype(zero)>(rows, matrix, tiles, saves); });
 }
 
 template <typename scalar_t>
@@ -143,7 +119,8 @@ Tensor backward(
   Tensor grad_projected = torch::stable::new_empty(gates, gates.sizes());
   use_huge_pages(grad_projected);
   Tensor packed = torch::stable::new_empty(gates, {gates.size(1), n_columns});
-  kernels<scalar_t>().pack_backward(recurrent.const_data_ptr<scalar_t>(), n_units, packed.mutable_data_ptr<scalar_t>());
+  kernels<BlstmKernels<scalar_t>>().pack_backward(
+      recurrent.const_data_ptr<scalar_t>(), n_units, packed.mutable_data_ptr<scalar_t>());
   const BlstmBackward<scalar_t> layer = {grad_hidden.const_data_ptr<scalar_t>(),
                                          packed.const_data_ptr<scalar_t>(),
                                          cell.const_data_ptr<scalar_t>(),
@@ -151,7 +128,7 @@ Tensor backward(
                                          grad_projected.mutable_data_ptr<scalar_t>(),
                                          n_units};
   tiles.run<scalar_t>(gates, n_units, [&](const BlstmTile& tile, scalar_t* scratch) {
-    kernels<scalar_t>().backward_tile(layer, tile, scratch);
+    kernels<BlstmKernels<scalar_t>>().backward_tile(layer, tile, scratch);
   });
   return grad_projected;
 }
@@ -166,8 +143,8 @@ Tensor blstm_recurrence_backward(
   const Tiles tiles(dense(first_rows), dense(lengths));
   const Tensor slopes = dense(grad_hidden);
   const Tensor matrix = dense(recurrent);
-  return gates.scalar_type() == ScalarType::Double ? backward<double>(slopes, matrix, cell, gates, tiles)
-                                                   : backward<float>(slopes, matrix, cell, gates, tiles);
+  return with_sum_type_of(
+      gates, [&](auto zero) { return backward<decltype(zero)>(slopes, matrix, cell, gates, tiles); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CPU, library) {

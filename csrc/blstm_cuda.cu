@@ -1,36 +1,21 @@
 // blstm on CUDA: tensors to pointers, and launches that depend on shapes alone. Nothing waits for the device.
 
-#include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <tuple>
 #include <type_traits>
 
 #include "blstm_kernel.cuh"
+#include "tensors.h"
 
 namespace serfast {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Shared memory that a block of every device since sm_80 can have for its state, if it asks.
 constexpr int64_t SHARED_BYTES = 96 * 1024;
 // Blocks of the kernel that reorders the recurrent matrix.
 constexpr unsigned PACK_BLOCKS = 256;
-
-cudaStream_t current_stream(const Tensor& tensor) {
-  void* stream = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device_index(), &stream));
-  return static_cast<cudaStream_t>(stream);
-}
-
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
 
 // The recurrent matrix as the two kernels read it, one after the other (2, direction, ...).
 template <typename scalar_t>
@@ -110,8 +95,7 @@ std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
   const Tensor firsts = dense(first_rows);
   const Tensor counts = dense(lengths);
   const BlstmBatch batch = batch_of(firsts, counts, rows.size(0));
-  return projected.scalar_type() == ScalarType::Double ? forward<double>(rows, matrix, batch, saves)
-                                                       : forward<float>(rows, matrix, batch, saves);
+  return with_sum_type_of(projected, [&](auto zero) { return forward<decltype(zero)>(rows, matrix, batch, saves); });
 }
 
 template <typename scalar_t>
@@ -154,8 +138,8 @@ Tensor blstm_recurrence_backward(
   const Tensor firsts = dense(first_rows);
   const Tensor counts = dense(lengths);
   const BlstmBatch batch = batch_of(firsts, counts, gates.size(0));
-  return gates.scalar_type() == ScalarType::Double ? backward<double>(slopes, matrix, cell, gates, batch)
-                                                   : backward<float>(slopes, matrix, cell, gates, batch);
+  return with_sum_type_of(
+      gates, [&](auto zero) { return backward<decltype(zero)>(slopes, matrix, cell, gates, batch); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CUDA, library) {

@@ -1,4 +1,5 @@
-// CPU body of blstm (blstm.h has the equations). Included once per instruction set by blstm_cpu.cpp.
+// CPU body of blstm (blstm.h has the equations). Included once per instruction set and type by
+// blstm_cpu_<type>.cpp.
 
 #include "panel_product.inl"
 
@@ -161,26 +162,14 @@ SERFAST_INLINE void hand_back(
   }
 }
 
-// Calls work<n_rows>(first) for groups of at most PANEL_ROWS of the first n utterances.
-template <typename Work>
-SERFAST_INLINE void for_each_group(int64_t n, const Work& work) {
-  int64_t first = 0;
-  for (; first + PANEL_ROWS <= n; first += PANEL_ROWS) {
-    work.template operator()<PANEL_ROWS>(first);
+// Calls work<n_rows>(first) for groups of n_rows of the utterances [first, n), then for the fewer that are left.
+template <int n_rows, typename Work>
+SERFAST_INLINE void for_each_group(int64_t first, int64_t n, const Work& work) {
+  for (; first + n_rows <= n; first += n_rows) {
+    work.template operator()<n_rows>(first);
   }
-  switch (n - first) {
-    case 5:
-      return work.template operator()<5>(first);
-    case 4:
-      return work.template operator()<4>(first);
-    case 3:
-      return work.template operator()<3>(first);
-    case 2:
-      return work.template operator()<2>(first);
-    case 1:
-      return work.template operator()<1>(first);
-    default:
-      return;
+  if constexpr (n_rows > 1) {
+    for_each_group<n_rows - 1>(first, n, work);
   }
 }
 
@@ -232,7 +221,7 @@ void forward_tile(const BlstmForward<scalar_t>& layer, const BlstmTile& tile, sc
   int64_t n = tile.n_utterances;
   for (int64_t step = 0; (n = n_active(tile, step, n)) > 0; ++step) {
     for (int64_t block = 0; block < n_blocks; ++block) {
-      for_each_group(n, ForwardStep<scalar_t>{layer, tile, step, block, before, after, cell});
+      for_each_group<PANEL_ROWS>(0, n, ForwardStep<scalar_t>{layer, tile, step, block, before, after, cell});
     }
     scalar_t* swapped = before;
     before = after;
@@ -257,7 +246,7 @@ void backward_tile(const BlstmBackward<scalar_t>& layer, const BlstmTile& tile, 
       }
     }
     if (step > 0) {
-      for_each_group(n, BackwardStep<scalar_t>{layer, tile, step, grad_state});
+      for_each_group<PANEL_ROWS>(0, n, BackwardStep<scalar_t>{layer, tile, step, grad_state});
     }
   }
 }
@@ -315,6 +304,3 @@ struct BlstmTable {
       n_scratch<scalar_t>, forward_tile<scalar_t>, backward_tile<scalar_t>, pack_forward<scalar_t>,
       pack_backward<scalar_t>};
 };
-
-template struct BlstmTable<float>;
-template struct BlstmTable<double>;

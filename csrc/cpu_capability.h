@@ -12,4 +12,9 @@ CpuCapability cpu_capability();
 
 const char* name_of(CpuCapability capability);
 
+// The kernels for that instruction set, such as BlstmKernels<float>. A file per operator and type defines them with
+// for_each_isa.inl.
+template <typename Kernels>
+const Kernels& kernels();
+
 }  // namespace serfast

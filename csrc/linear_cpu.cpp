@@ -1,8 +1,6 @@
 // linear on the CPU: tensors to pointers, rows to threads.
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <optional>
@@ -10,41 +8,18 @@
 #include "cpu_capability.h"
 #include "huge_pages.h"
 #include "linear.h"
-
-#define SERFAST_KERNEL "linear_kernel.inl"
-#include "for_each_isa.inl"
+#include "tensors.h"
 
 namespace serfast {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Multiplications one thread must have to do before another is worth waking.
 constexpr int64_t PRODUCTS_PER_THREAD = 1 << 18;
 
 template <typename scalar_t>
-const LinearKernels<scalar_t>& kernels() {
-#if defined(__x86_64__)
-  switch (cpu_capability()) {
-    case CpuCapability::avx512:
-      return avx512::LinearTable<scalar_t>::table;
-    case CpuCapability::avx2:
-      return avx2::LinearTable<scalar_t>::table;
-    default:
-      break;
-  }
-#endif
-  return generic::LinearTable<scalar_t>::table;
-}
-
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
-
-template <typename scalar_t>
 Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
   const LinearInputs<scalar_t> inputs = {
-      rows.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>(),
-      bias ? bias->const_data_ptr<scalar_t>() : nullptr, weight.size(1), weight.size(0)};
+      pointer<scalar_t>(rows), pointer<scalar_t>(weight), pointer<scalar_t>(bias), weight.size(1), weight.size(0)};
   constexpr int64_t n_outputs = PANEL_OUTPUTS<scalar_t>;
   const int64_t n_panels = (inputs.n_out + n_outputs - 1) / n_outputs;
   const Tensor panels = torch::stable::new_empty(rows, {n_panels, inputs.n_in, n_outputs});
@@ -58,11 +33,11 @@ Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Te
   };
   torch::stable::parallel_for(0, n_panels, share(panel_size), [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) {
-      kernels<scalar_t>().pack_panel(inputs, index * n_outputs, panel + index * panel_size);
+      kernels<LinearKernels<scalar_t>>().pack_panel(inputs, index * n_outputs, panel + index * panel_size);
     }
   });
   torch::stable::parallel_for(0, rows.size(0), share(n_panels * panel_size), [&](int64_t begin, int64_t end) {
-    kernels<scalar_t>().multiply_rows(inputs, panel, begin, end, output);
+    kernels<LinearKernels<scalar_t>>().multiply_rows(inputs, panel, begin, end, output);
   });
   return outputs;
 }
@@ -71,9 +46,8 @@ Tensor linear(
     const Tensor& rows,                   // (row, n_in)
     const Tensor& weight,                 // (n_out, n_in)
     const std::optional<Tensor>& bias) {  // (n_out)
-  const std::optional<Tensor> start = bias ? std::optional<Tensor>(dense(*bias)) : std::nullopt;
-  return rows.scalar_type() == ScalarType::Double ? multiply<double>(dense(rows), dense(weight), start)
-                                                  : multiply<float>(dense(rows), dense(weight), start);
+  return with_sum_type_of(
+      rows, [&](auto zero) { return multiply<decltype(zero)>(dense(rows), dense(weight), dense(bias)); });
 }
 
 template <typename scalar_t>
@@ -88,9 +62,9 @@ Tensor sum_outer_products(const Tensor& left, const Tensor& right) {
   const int64_t share = std::max<int64_t>(1, PRODUCTS_PER_THREAD / (CHUNK_ROWS * n_panels * n_outputs));
   for (int64_t first = 0; first < left.size(0); first += CHUNK_ROWS) {
     const int64_t n_rows = std::min(CHUNK_ROWS, left.size(0) - first);
-    kernels<scalar_t>().pack_rows(factors, first, n_rows, panel);
+    kernels<LinearKernels<scalar_t>>().pack_rows(factors, first, n_rows, panel);
     torch::stable::parallel_for(0, factors.n_left, share, [&](int64_t begin, int64_t end) {
-      kernels<scalar_t>().add_outer_products(
+      kernels<LinearKernels<scalar_t>>().add_outer_products(
           factors, panel, first, n_rows, begin, end, sums.mutable_data_ptr<scalar_t>());
     });
   }
@@ -101,8 +75,7 @@ Tensor linear_grad_weight(
     const Tensor& grad_outputs,  // (row, n_out)
     const Tensor& rows) {        // (row, n_in)
   const Tensor slopes = grad_outputs.stride(1) == 1 ? grad_outputs : dense(grad_outputs);
-  return rows.scalar_type() == ScalarType::Double ? sum_outer_products<double>(slopes, dense(rows))
-                                                  : sum_outer_products<float>(slopes, dense(rows));
+  return with_sum_type_of(rows, [&](auto zero) { return sum_outer_products<decltype(zero)>(slopes, dense(rows)); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CPU, library) {

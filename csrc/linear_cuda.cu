@@ -1,22 +1,15 @@
 // linear on CUDA (linear.h has the equation): one block per tile of rows and outputs, one chain per output.
 
-#include <cuda_runtime.h>
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/macros.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <optional>
 
 #include "linear.h"
+#include "tensors.h"
 
 namespace serfast {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Outputs of one thread, in each direction: 16 sums fill its registers without spilling.
 constexpr int THREAD_TILE = 4;
@@ -94,20 +87,15 @@ __global__ void __launch_bounds__(LINEAR_THREADS, LINEAR_BLOCKS) linear_kernel(
   }
 }
 
-Tensor dense(const Tensor& tensor) { return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor); }
-
 template <typename scalar_t>
 Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
   const LinearInputs<scalar_t> inputs = {
-      rows.const_data_ptr<scalar_t>(), weight.const_data_ptr<scalar_t>(),
-      bias ? bias->const_data_ptr<scalar_t>() : nullptr, weight.size(1), weight.size(0)};
+      pointer<scalar_t>(rows), pointer<scalar_t>(weight), pointer<scalar_t>(bias), weight.size(1), weight.size(0)};
   const Tensor outputs = torch::stable::new_empty(rows, {rows.size(0), inputs.n_out});
   const int64_t n_row_tiles = (rows.size(0) + TILE_SIDE - 1) / TILE_SIDE;
   const int64_t n_blocks = n_row_tiles * ((inputs.n_out + TILE_SIDE - 1) / TILE_SIDE);
   if (n_blocks > 0) {
-    void* stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(rows.get_device_index(), &stream));
-    linear_kernel<<<static_cast<unsigned>(n_blocks), LINEAR_THREADS, 0, static_cast<cudaStream_t>(stream)>>>(
+    linear_kernel<<<static_cast<unsigned>(n_blocks), LINEAR_THREADS, 0, current_stream(rows)>>>(
         inputs, rows.size(0), outputs.mutable_data_ptr<scalar_t>());
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
@@ -119,9 +107,8 @@ Tensor linear(
     const Tensor& weight,                 // (n_out, n_in)
     const std::optional<Tensor>& bias) {  // (n_out)
   const torch::stable::accelerator::DeviceGuard guard(rows.get_device_index());
-  const std::optional<Tensor> start = bias ? std::optional<Tensor>(dense(*bias)) : std::nullopt;
-  return rows.scalar_type() == ScalarType::Double ? multiply<double>(dense(rows), dense(weight), start)
-                                                  : multiply<float>(dense(rows), dense(weight), start);
+  return with_sum_type_of(
+      rows, [&](auto zero) { return multiply<decltype(zero)>(dense(rows), dense(weight), dense(bias)); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CUDA, library) { library.impl("linear", TORCH_BOX(&linear)); }

@@ -1,4 +1,4 @@
-// CPU body of linear (linear.h has the equation). Included once per instruction set by linear_cpu.cpp.
+// CPU body of linear (linear.h has the equation). Included once per instruction set and type by linear_cpu_<type>.cpp.
 
 #include "panel_product.inl"
 
@@ -176,6 +176,3 @@ struct LinearTable {
   static constexpr LinearKernels<scalar_t> table = {
       pack_panel<scalar_t>, multiply_rows<scalar_t>, add_outer_products<scalar_t>, pack_rows<scalar_t>};
 };
-
-template struct LinearTable<float>;
-template struct LinearTable<double>;

@@ -126,7 +126,7 @@ draw_kept(const RoundKeys& keys, const FrameWords& frame, const OctetWords& octe
 // The bits of the elements of n_frames frames from first_frame: bit u of word (frame, block) is unit 64 block + u.
 // Meanwhile the rows that the bits are for come into the cache.
 template <int max_frames, typename scalar_t>
-SERFAST_INLINE void draw_frames(
+void draw_frames(
     const scalar_t* rows,  // (frame, unit)
     int64_t n_units,
     uint64_t seed,

@@ -1,26 +1,9 @@
-// Runs the CPU kernels of attention_pool on buffers of exactly the size they need, for a sanitizer to watch.
-//
-// Built by test_sanitizers.py for one instruction set and type: SERFAST_REGISTER_BYTES is 16, 32 or 64, and
-// SERFAST_SCALAR a type.
-
-#include <cstdio>
-#include <memory>
-#include <vector>
+// Runs the CPU kernels of attention_pool for the type SERFAST_SCALAR on buffers of exactly the size they need.
 
 #include "attention_pool_cpu.h"
-#include "vector.h"
 
-#if SERFAST_REGISTER_BYTES == 64
-#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
-#elif SERFAST_REGISTER_BYTES == 32
-#pragma GCC target("avx2,fma,f16c")
-#endif
-
-namespace serfast::watched {
-#include "vector.inl"
-
-#include "attention_pool_kernel.inl"
-}  // namespace serfast::watched
+#define SERFAST_KERNEL "attention_pool_kernel.inl"
+#include "sanitized.h"
 
 namespace serfast {
 
@@ -29,19 +12,17 @@ using Float64 = double;
 
 namespace {
 
-template <typename number_t>
-std::unique_ptr<number_t[]> zeros(int64_t n) {
-  return std::make_unique<number_t[]>(n);
-}
+// The utterance belongs to the last one, whose query ends where the buffer does.
+constexpr int64_t N_GROUPS = 2;
 
 template <typename scalar_t>
 void pool_utterance(int64_t n_frames, int64_t n_units, int64_t n_attention, Score score, uint32_t threshold) {
   using sum_t = SumType<scalar_t>;
-  const AttentionPoolKernels<scalar_t>& kernels = watched::AttentionPoolTable<scalar_t>::kernels;
+  const AttentionPoolKernels<scalar_t>& kernels = watched::AttentionPoolTable<scalar_t>::table;
   const int64_t n_scored = score == Score::projected ? n_attention : n_units;
   const auto hidden = zeros<scalar_t>(n_frames * n_units);
   const auto projected = zeros<scalar_t>(n_frames * n_attention);
-  const auto query = zeros<sum_t>(n_scored);
+  const auto query = zeros<sum_t>(N_GROUPS * n_scored);
   const AttentionPoolInputs<scalar_t> inputs = {
       hidden.get(),
       score == Score::uniform ? nullptr : query.get(),
@@ -58,7 +39,7 @@ void pool_utterance(int64_t n_frames, int64_t n_units, int64_t n_attention, Scor
   const auto grad_hidden = zeros<scalar_t>(n_frames * n_units);
   const auto grad_projected = zeros<scalar_t>(n_frames * n_attention);
   const auto grad_query = zeros<sum_t>(n_scored);
-  const Chunk chunk = {0, 0, 0, 0, n_frames, 0x123456789ABCDEFu};
+  const Chunk chunk = {0, N_GROUPS - 1, 0, 0, n_frames, 0x123456789ABCDEFu};
   SoftmaxSum<sum_t> softmax;
   kernels.pool_chunk(inputs, chunk, kept.get(), weights.get(), partial.get(), softmax);
   kernels.join_chunks(inputs, partial.get(), &softmax, 1, n_frames, weights.get(), context.get());

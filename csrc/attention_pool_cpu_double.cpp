@@ -1,0 +1,7 @@
+// The kernels of attention_pool on the CPU for double, for every instruction set.
+
+#include "attention_pool_cpu.h"
+
+#define SERFAST_KERNEL "attention_pool_kernel.inl"
+#define SERFAST_TABLE AttentionPoolTable<double>
+#include "for_each_isa.inl"
