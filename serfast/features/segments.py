@@ -64,5 +64,5 @@ def loudest_segments(log_energy: NDArray[np.float32], *, n_frames: int, share: f
 
 
 def _n_kept(n_segments: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    # Rounded to millionths before it is rounded up: 0.1 of 30 is 3, although the product is a little more.
+    # Rounded to millionths before it is rounded up: 0.07 of 100 is 7, although the product is a little more.
     return np.ceil(np.round(share * n_segments, 6)).astype(np.int64)

@@ -46,13 +46,17 @@ def test_energy_is_summed_and_not_its_logarithm():
 
 
 def test_of_equals_the_earlier_is_kept():
-    assert loudest_segments(np.zeros(50, dtype=np.float32), n_frames=25, share=0.1).tolist() == [0, 1, 2]
+    log_energy = np.tile(np.array([-1, 0, -2], dtype=np.float32), 300)
+    assert loudest_segments(log_energy, n_frames=1, share=1 / 6).tolist() == list(range(1, 450, 3))
 
 
-@pytest.mark.parametrize(("n_segments", "n_kept"), [(1, 1), (10, 1), (11, 2), (30, 3), (70, 7), (71, 8)])
-def test_the_share_is_rounded_up(n_segments: int, n_kept: int):
+@pytest.mark.parametrize(
+    ("n_segments", "share", "n_kept"),
+    [(1, 0.1, 1), (10, 0.1, 1), (11, 0.1, 2), (30, 0.1, 3), (100, 0.07, 7), (101, 0.07, 8), (30, 1.0, 30)],
+)
+def test_the_share_is_rounded_up(n_segments: int, share: float, n_kept: int):
     features, energies = make_clips([n_segments + 24])
-    source = SegmentSource(features, energies, n_frames=25, share=0.1)
+    source = SegmentSource(features, energies, n_frames=25, share=share)
     assert source.lengths.tolist() == [n_kept]
     assert source.gather(np.array([0])).shape == (n_kept, 75)
 
