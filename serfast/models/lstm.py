@@ -47,7 +47,7 @@ class LSTM(nn.Module):
         own, other = ("_reverse", "") if self.reverse else ("", "_reverse")
         hidden = features
         for depth in range(self.n_layers):
-            weights = {f"{kind}_l0{own}": self.get_parameter(f"{kind}_l{depth}") for kind in _KINDS}
+            weights: dict[str, Tensor] = {f"{kind}_l0{own}": self.get_parameter(f"{kind}_l{depth}") for kind in _KINDS}
             # The operator runs both directions; the one that is not wanted gets weights of 0 and is left out.
             weights |= {f"{kind}_l0{other}": torch.zeros_like(weights[f"{kind}_l0{own}"]) for kind in _KINDS}
             both = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights)
