@@ -8,6 +8,7 @@ from torch import Tensor
 
 from serfast.ops._checks import DTYPES, check_type_and_device
 from serfast.ops._library import LIBRARY
+from serfast.ops.grouped_linear import grouped_linear
 from serfast.ops.lengths import Lengths
 from serfast.ops.linear import linear
 
@@ -107,17 +108,14 @@ def _projected(
     hidden: Tensor, projection: Tensor, utterances: Lengths, group: Tensor | None, *, training: bool
 ) -> Tensor:
     """W h_t, (..., n_attention), in the type of ``hidden``: by torch in training, else with the same bits anywhere."""
-
-    def product(rows: Tensor, matrix: Tensor) -> Tensor:
-        return (rows @ matrix.to(rows.dtype).T).to(rows.dtype) if training else linear(rows, matrix)
-
-    if group is None:
-        return product(hidden, projection)
-    groups, counts = group.unique_consecutive(return_counts=True)
-    if utterances.n_frames is None:  # utterances to rows
-        counts = torch.stack([part.sum() for part in utterances.lengths.split(counts.tolist())])
-    parts = hidden.split(counts.tolist())
-    return torch.cat([product(part, projection[index]) for part, index in zip(parts, groups.tolist(), strict=True)])
+    counts = utterances.lengths
+    if utterances.n_frames is not None:  # the gradient of W sums over all rows: padding must count for nothing
+        is_padding = torch.arange(utterances.n_frames, device=hidden.device) >= utterances.on_device[:, None]
+        hidden = hidden.masked_fill(is_padding[..., None], 0)
+        counts = torch.full_like(counts, utterances.n_frames)
+    if group is not None:
+        return grouped_linear(hidden.flatten(0, -2), projection, group, counts, fixed_order=not training)
+    return (hidden @ projection.to(hidden.dtype).T).to(hidden.dtype) if training else linear(hidden, projection)
 
 
 def mixed_seeds(seed: Tensor, n_utterances: int) -> Tensor:

@@ -82,6 +82,19 @@ def test_padding_changes_nothing(run, score, fill):
         assert torch.equal(result, padded(expected, lengths, n_frames))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_padding_reaches_no_gradient_of_a_projection(run, training):
+    hidden, lengths, query, projection, slopes = example(28, "projection")
+    n_frames = int(lengths.max()) + 3
+    batch, batch_slopes = padded(hidden, lengths, n_frames, float("nan")), padded(slopes[1], lengths, n_frames)
+    rows = run(attention_pool, hidden, lengths, query, projection, slopes, training=training)
+    got = run(attention_pool, batch, lengths, query, projection, [slopes[0], batch_slopes], training=training)
+    torch.testing.assert_close(got[0], rows[0])
+    torch.testing.assert_close(got[2], padded(rows[2], lengths, n_frames))
+    for gradient, expected in zip(got[3:], rows[3:], strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("score", ["uniform", "query"])
 def test_utterance_has_the_same_bits_in_any_batch(run, score, n_threads):

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from serfast.ops import Lengths, attention_pool
 
@@ -116,18 +117,34 @@ def test_group_is_the_same_as_one_call_per_group(run, score, training, group):
             torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-11)
 
 
-def test_group_works_padded_and_compiled():
+def test_group_works_padded():
     hidden, lengths, query, projection, _ = example("projection", torch.float32, n_groups=2)
     group = torch.tensor([0, 1, 1, 0, 0, 1])
     expected, _ = attention_pool(hidden, lengths, query, projection, group=group)
     padded = torch.nn.utils.rnn.pad_sequence(list(hidden.split(lengths.tolist())), batch_first=True)
     assert torch.equal(attention_pool(padded, lengths, query, projection, group=group)[0], expected)
-    queries, utterances = torch.randn(2, 28), Lengths.packed(lengths)
 
-    def pool(hidden, group):
-        return attention_pool(hidden, utterances, queries, group=group)[0]
 
-    assert torch.equal(torch.compile(pool, fullgraph=True)(hidden, group), pool(hidden, group))
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("score", ["query", "projection"])
+def test_group_compiles_into_one_graph_for_any_groups(score, training):
+    hidden, lengths, query, projection, slopes = example(score, torch.float32, n_groups=2)
+    utterances = Lengths.packed(lengths)
+    leaves = [tensor.requires_grad_() for tensor in (hidden, query, projection) if tensor is not None]
+
+    def loss(hidden, query, projection, group):
+        options = {"dropout": 0.3, "training": training, "seed": 7, "group": group}
+        context, weights = attention_pool(hidden, utterances, query, projection, **options)
+        return (context * slopes[0]).sum() + (weights * slopes[1]).sum()
+
+    backend = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend=backend)
+    for groups in ([0, 1, 1, 0, 0, 1], [1, 1, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1]):
+        group = torch.tensor(groups)
+        got, expected = (torch.autograd.grad(f(hidden, query, projection, group), leaves) for f in (compiled, loss))
+        for gradient, truth in zip(got, expected, strict=True):
+            torch.testing.assert_close(gradient, truth)
+    assert backend.frame_count == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,138 @@
+"""A matrix product with a matrix for every group of rows. Compiled graphs take it whole, whatever the groups."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from serfast.ops._library import LIBRARY
+from serfast.ops.linear import weight_gradient
+
+__all__ = ["grouped_linear"]
+
+LIBRARY.define(
+    "grouped_linear(Tensor rows, Tensor weights, Tensor groups, Tensor counts, bool fixed_order) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+LIBRARY.define(
+    "grouped_linear_grad_weights(Tensor grad_outputs, Tensor rows, Tensor groups, Tensor counts, SymInt n_groups,"
+    " bool fixed_order) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def grouped_linear(rows: Tensor, weights: Tensor, groups: Tensor, counts: Tensor, *, fixed_order: bool) -> Tensor:
+    r"""Multiply the rows of each utterance with the matrix of its group.
+
+    .. math:: y_{ro} = \sum_i x_{ri} w_{g(r) o i}
+
+    Neighbouring utterances of one group share a product. Gradients flow to rows and weights, and through them again.
+
+    Args:
+        rows: :math:`x`, shape (row, n_in), of any type that :func:`serfast.ops.linear` takes.
+        weights: :math:`w`, shape (group, n_out, n_in), of the type of ``rows``, or float32 beside half types.
+        groups: of each utterance, shape (utterance,), int64, on the CPU.
+        counts: rows of each utterance, shape (utterance,), int64, on the CPU; they sum to the rows there are.
+        fixed_order: sum as :func:`serfast.ops.linear` does, so that a row gets the same bits among any others. The
+            products are torch's otherwise.
+
+    Returns:
+        Products (row, n_out) in the type of ``rows``.
+    """
+    computed = torch.promote_types(rows.dtype, torch.float32) if fixed_order else rows.dtype
+    products: Tensor = torch.ops.serfast.grouped_linear(
+        rows.to(computed), weights.to(computed), groups, counts, fixed_order
+    )
+    return products.to(rows.dtype)
+
+
+def _runs(groups: Tensor, counts: Tensor, n_groups: int) -> Iterator[tuple[int, slice]]:
+    """The group and the rows of each run of neighbouring utterances of one group."""
+    members, sizes = groups.clamp(0, n_groups - 1).unique_consecutive(return_counts=True)
+    begin = 0
+    for member, end in zip(members.tolist(), counts.cumsum(0)[sizes.cumsum(0) - 1].tolist(), strict=True):
+        yield member, slice(begin, end)
+        begin = end
+
+
+def _products(rows: Tensor, weights: Tensor, groups: Tensor, counts: Tensor, fixed_order: bool) -> Tensor:
+    products = rows.new_empty(len(rows), weights.shape[1])
+    for member, run in _runs(groups, counts, len(weights)):
+        matrix = weights[member]
+        products[run] = torch.ops.serfast.linear(rows[run], matrix, None) if fixed_order else rows[run] @ matrix.T
+    return products
+
+
+def _grad_weights(
+    grad_outputs: Tensor, rows: Tensor, groups: Tensor, counts: Tensor, n_groups: int, fixed_order: bool
+) -> Tensor:
+    sums = rows.new_zeros(n_groups, grad_outputs.shape[1], rows.shape[1])
+    for member, run in _runs(groups, counts, n_groups):
+        slopes, own = grad_outputs[run], rows[run]
+        sums[member] += weight_gradient(slopes, own) if fixed_order else slopes.T @ own
+    return sums
+
+
+def _shape(rows: Tensor, weights: Tensor, groups: Tensor, counts: Tensor, fixed_order: bool) -> Tensor:
+    return rows.new_empty(rows.shape[0], weights.shape[1])
+
+
+def _weights_shape(
+    grad_outputs: Tensor, rows: Tensor, groups: Tensor, counts: Tensor, n_groups: int, fixed_order: bool
+) -> Tensor:
+    return rows.new_empty(n_groups, grad_outputs.shape[1], rows.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.fixed_order = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    rows, weights, groups, counts = ctx.saved_tensors
+    needs_rows, needs_weights, *_ = ctx.needs_input_grad
+    partner = groups, counts
+    return (
+        _times_matrices(grad_outputs, weights, *partner, ctx.fixed_order) if needs_rows else None,
+        torch.ops.serfast.grouped_linear_grad_weights(grad_outputs, rows, *partner, weights.shape[0], ctx.fixed_order)
+        if needs_weights
+        else None,
+        None,
+        None,
+        None,
+    )
+
+
+def _save_factors(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, _, ctx.fixed_order = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _factors_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    grad_outputs, rows, groups, counts = ctx.saved_tensors
+    return (
+        _times_matrices(rows, grad.mT, groups, counts, ctx.fixed_order),
+        _times_matrices(grad_outputs, grad, groups, counts, ctx.fixed_order),
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def _times_matrices(rows: Tensor, matrices: Tensor, groups: Tensor, counts: Tensor, fixed_order: bool) -> Tensor:
+    """``rows @ matrices[group]``: a gradient, so the order of its sums may be torch's where that is faster."""
+    ours = fixed_order and rows.device.type == "cpu"
+    product: Tensor = torch.ops.serfast.grouped_linear(rows, matrices.mT, groups, counts, ours)
+    return product
+
+
+LIBRARY.impl("grouped_linear", _products, "CompositeExplicitAutograd")
+LIBRARY.impl("grouped_linear_grad_weights", _grad_weights, "CompositeExplicitAutograd")
+torch.library.register_fake("serfast::grouped_linear", _shape, lib=LIBRARY)
+torch.library.register_fake("serfast::grouped_linear_grad_weights", _weights_shape, lib=LIBRARY)
+torch.library.register_autograd("serfast::grouped_linear", _backward, setup_context=_save, lib=LIBRARY)
+torch.library.register_autograd(
+    "serfast::grouped_linear_grad_weights", _factors_backward, setup_context=_save_factors, lib=LIBRARY
+)
