@@ -21,10 +21,26 @@ class BLSTM(nn.Module):
         n_units: units per direction; the output has ``2 * n_units``.
         n_layers: layers, each reading both directions of the one below.
         dropout: share of the outputs of every layer but the last that is dropped in training.
+        n_groups: models side by side, such as folds or seeds: every parameter gets a leading axis (group, ...), and
+            ``forward`` takes the group of each utterance. None for one model, without that axis.
+
+    Raises:
+        ValueError: if ``n_groups`` is below 1.
     """
 
-    def __init__(self, n_features: int, n_units: int, n_layers: int = 2, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        n_units: int,
+        n_layers: int = 2,
+        dropout: float = 0.0,
+        *,
+        n_groups: int | None = None,
+    ) -> None:
         super().__init__()
+        if n_groups is not None and n_groups < 1:
+            raise ValueError(f"n_groups must be at least 1, got {n_groups}")
+        lead = () if n_groups is None else (n_groups,)
         self.n_layers = n_layers
         self.n_outputs = 2 * n_units
         self.dropout = nn.Dropout(dropout)
@@ -33,16 +49,19 @@ class BLSTM(nn.Module):
             n_inputs = n_features if depth == 0 else 2 * n_units
             columns = {"weight_ih": (n_inputs,), "weight_hh": (n_units,), "bias_ih": (), "bias_hh": ()}
             for name in BLSTM_WEIGHTS:
-                tensor = torch.empty(4 * n_units, *columns[name.partition("_l0")[0]])
+                tensor = torch.empty(*lead, 4 * n_units, *columns[name.partition("_l0")[0]])
                 self.register_parameter(_name(name, depth), nn.Parameter(tensor.uniform_(-bound, bound)))
 
-    def forward(self, features: Tensor, lengths: Tensor | Lengths) -> Tensor:
-        """Encode features, packed (row, feature) or padded (batch, time, feature), as :func:`serfast.ops.blstm`."""
+    def forward(self, features: Tensor, lengths: Tensor | Lengths, group: Tensor | None = None) -> Tensor:
+        """Encode features, packed (row, feature) or padded (batch, time, feature), as :func:`serfast.ops.blstm`.
+
+        ``group`` (batch,) names the parameters of each utterance where there are ``n_groups``.
+        """
         lengths = Lengths.of(lengths, features)
         hidden = features
         for depth in range(self.n_layers):
             weights = {name: self.get_parameter(_name(name, depth)) for name in BLSTM_WEIGHTS}
-            hidden = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights)
+            hidden = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights, group=group)
         return hidden
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
@@ -56,3 +57,33 @@ def test_dropout_lies_between_layers_and_only_in_training():
     assert torch.equal(blstm(features, lengths), blstm(features, lengths))
     one_layer = BLSTM(5, 8, n_layers=1, dropout=0.5)
     assert torch.equal(one_layer(features, lengths), one_layer(features, lengths))
+
+
+def test_a_group_is_a_model_of_its_own_to_the_bit():
+    torch.manual_seed(0)
+    grouped, alone = BLSTM(5, 7, n_groups=3), [BLSTM(5, 7) for _ in range(3)]
+    grouped.load_state_dict(
+        {name: torch.stack([model.state_dict()[name] for model in alone]) for name in grouped.state_dict()}
+    )
+    rows, group = torch.randn(sum(LENGTHS), 5), torch.tensor([2, 0, 2, 1])
+    hidden = grouped(rows, torch.tensor(LENGTHS), group)
+    slopes = torch.randn_like(hidden)
+    gradients = dict(
+        zip(grouped.state_dict(), torch.autograd.grad((hidden * slopes).sum(), grouped.parameters()), strict=True)
+    )
+    group_of_row = group.repeat_interleave(torch.tensor(LENGTHS))
+    for member, model in enumerate(alone):
+        own = group_of_row == member
+        expected = model(rows[own], torch.tensor(LENGTHS)[group == member])
+        assert torch.equal(hidden[own], expected)
+        (expected * slopes[own]).sum().backward()
+        for name, parameter in model.named_parameters():
+            assert torch.equal(gradients[name][member], parameter.grad), name
+
+
+def test_groups_start_from_weights_of_their_own():
+    weight = BLSTM(28, 64, n_groups=2).get_parameter("weight_hh_l0")
+    assert weight.shape == (2, 256, 64)
+    assert not torch.equal(weight[0], weight[1])
+    with pytest.raises(ValueError, match="n_groups must be at least 1, got 0"):
+        BLSTM(5, 7, n_groups=0)
