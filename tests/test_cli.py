@@ -125,14 +125,18 @@ def test_interruption_leaves_a_run_that_goes_on(corpus_root: Path, tmp_path: Pat
         "--set",
         "n_units=8",
         "--set",
-        "n_epochs=2",
+        "n_epochs=8",
+        "--set",
+        "patience=8",
+        "--jobs",
+        "2",
     ]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [*SERFAST, *map(str, command)], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         for line in process.stderr:
-            if "epoch  1/2" in line:
+            if "epoch  1/8" in line:
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()

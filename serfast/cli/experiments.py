@@ -10,6 +10,7 @@ from serfast.cli.options import (
     DeviceOption,
     EmotionsOption,
     ExcludeOption,
+    JobsOption,
     OutputOption,
     PoolingOption,
     RecipeOption,
@@ -99,6 +100,7 @@ def cross_validate(
     exclude: ExcludeOption = None,
     options: SetOption = None,
     device: DeviceOption = "auto",
+    jobs: JobsOption = None,
 ) -> None:
     """Train and test one model per fold; no speaker is in two parts of a fold.
 
@@ -114,6 +116,7 @@ def cross_validate(
         store=store,
         exclude=exclude or (),
         device=device,
+        jobs=jobs,
         **recipe_options(recipe, pooling, options),
     )
     show_result(result)

@@ -15,6 +15,7 @@ __all__ = [
     "EmotionsOption",
     "ExcludeOption",
     "FeatureSetOption",
+    "JobsOption",
     "OutputOption",
     "PoolingOption",
     "RecipeOption",
@@ -48,6 +49,10 @@ StoreOption = Annotated[
 ]
 ExcludeOption = Annotated[list[str] | None, typer.Option(help="Key of an utterance to leave out. Repeatable.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(help="Folds at a time, each in a process of its own; the processes share the cores. 1 if not given."),
+]
 PoolingOption = Annotated[str, typer.Option(help="How frames become one vector: eq9, eq8 (attention), mean or last.")]
 RecipeOption = Annotated[
     str, typer.Option(help="Options to begin with: default, or strong (today's practice; slower). --set changes them.")

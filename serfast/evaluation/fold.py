@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -90,6 +91,6 @@ def _fit(system: System, context: FoldContext) -> None:
         "best_epoch": outcome.best_epoch,
         "seconds": outcome.seconds,
         "choices": outcome.choices,
-        "environment": {**versions(), "device": str(context.device)},
+        "environment": {**versions(), "device": str(context.device), "threads": str(torch.get_num_threads())},
     }
     atomic.write_json(context.folder / FOLD, facts)

@@ -26,7 +26,7 @@ from serfast.training import EpochRecord
 __all__ = ["FoldReport", "fold_reports"]
 
 _PREFIX = ".reports-"
-_LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
