@@ -9,19 +9,27 @@ import numpy as np
 import pytest
 import torch
 
-from serfast import FeatureStore, Result, TrainingOptions
+from serfast import FeatureStore, ModelOptions, Result, TrainingOptions
 from serfast.corpora import Fold
 from serfast.evaluation.experiment import run_system
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import make_protocol
-from serfast.evaluation.rivals import FunctionalsSvm, HanSegments
+from serfast.evaluation.rivals import FunctionalsSvm, GhoshBottleneck, HanSegments, LeeCtc
 from serfast.evaluation.system import FoldContext, FoldOutcome, System
 from serfast.features import StoreWriter
 
 TRAINING = TrainingOptions(n_epochs=6, learning_rate=5e-3)
+MORE_STEPS = dataclasses.replace(TRAINING, batch_size=4, learning_rate=1e-2)
 SYSTEMS = {
     "han": HanSegments(n_frames=10, share=0.5, n_layers=2, n_units=16, n_hidden=30, training=TRAINING),
     "svm": FunctionalsSvm(),
+    "lee": LeeCtc(n_layers=1, n_units=8, n_voiced=4, training=MORE_STEPS),
+    "ghosh": GhoshBottleneck(
+        n_units=(16, 6),
+        pretraining=MORE_STEPS,
+        model=ModelOptions(pooling="mean", n_layers=1, n_units=8, n_decoder=8),
+        training=MORE_STEPS,
+    ),
 }
 every_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
 StoreMaker = Callable[..., FeatureStore]
@@ -130,12 +138,11 @@ def test_each_speakers_own_statistics_take_out_what_is_the_speakers(
     system: System, make_store: StoreMaker, tmp_path: Path
 ):
     store = make_store(tmp_path / "store", n_speakers=4, separation=1.5, n_utterances=15, options=system.features)
-    if isinstance(system, HanSegments):
-        system = dataclasses.replace(system, training=dataclasses.replace(TRAINING, normalisation="speaker"))
-    else:
-        system = dataclasses.replace(system, normalisation="speaker")
-    named = list(store.feature_names)
-    columns = [named.index(name) for name in ("mfcc_0", "mfcc_1", "mfcc_2")]
+    stages = {name: value for name, value in vars(system).items() if isinstance(value, TrainingOptions)}
+    own = {name: dataclasses.replace(value, normalisation="speaker") for name, value in stages.items()}
+    system = dataclasses.replace(system, **(own or {"normalisation": "speaker"}))
+    shifted = ("mfcc_0", "mfcc_1", "mfcc_2", "log_power_0", "log_power_1")
+    columns = [place for place, name in enumerate(store.feature_names) if name in shifted]
 
     def shift(key: str, rows: np.ndarray) -> np.ndarray:
         rows[:, columns] += 16 * int(key[1])  # a power of two, so that nothing is lost to rounding but the last bits
