@@ -48,10 +48,10 @@ def attention_pool(
               s_t = w^\top h_t \text{ (eq. 9)} \text{ or } w^\top \tanh(W h_t) \text{ (eq. 8)}
 
     The hidden vectors are read once, and a padded frame never. An utterance gets the same bits alone and in any batch,
-    packed or padded, on any number of threads; with a projection this holds in evaluation, where :func:`linear` forms
-    :math:`W h_t`, and not in training, where torch does. Gradients flow through both results, once: a second derivative
-    raises. Half-precision hidden vectors are summed in float32; autocast changes the type of none of them, and only
-    lowers that of the product :math:`W h_t` in training.
+    packed or padded, on any number of threads; with a projection this holds where :func:`linear` forms
+    :math:`W h_t`: in evaluation, and in training on the CPU unless in half precision. Elsewhere in training torch does,
+    and autocast may lower the type of that product, and of no other. Gradients flow through both results, once: a
+    second derivative raises. Half-precision hidden vectors are summed in float32.
 
     Dropout keeps or drops each element of the scaled vectors: with :math:`\theta = \operatorname{round}(65536\,p)`,
     element (frame t, unit i) is kept if its 16 random bits reach :math:`\theta`, and then scaled by
@@ -107,15 +107,16 @@ def attention_pool(
 def _projected(
     hidden: Tensor, projection: Tensor, utterances: Lengths, group: Tensor | None, *, training: bool
 ) -> Tensor:
-    """W h_t, (..., n_attention), in the type of ``hidden``: by torch in training, else with the same bits anywhere."""
+    """W h_t, (..., n_attention), in the type of ``hidden``: by torch where that is faster and training permits it."""
+    by_torch = training and (hidden.device.type == "cuda" or hidden.dtype in (torch.bfloat16, torch.float16))
     counts = utterances.lengths
     if utterances.n_frames is not None:  # the gradient of W sums over all rows: padding must count for nothing
         is_padding = torch.arange(utterances.n_frames, device=hidden.device) >= utterances.on_device[:, None]
         hidden = hidden.masked_fill(is_padding[..., None], 0)
         counts = torch.full_like(counts, utterances.n_frames)
     if group is not None:
-        return grouped_linear(hidden.flatten(0, -2), projection, group, counts, fixed_order=not training)
-    return (hidden @ projection.to(hidden.dtype).T).to(hidden.dtype) if training else linear(hidden, projection)
+        return grouped_linear(hidden.flatten(0, -2), projection, group, counts, fixed_order=not by_torch)
+    return (hidden @ projection.to(hidden.dtype).T).to(hidden.dtype) if by_torch else linear(hidden, projection)
 
 
 def mixed_seeds(seed: Tensor, n_utterances: int) -> Tensor:
