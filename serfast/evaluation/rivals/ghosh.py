@@ -1,6 +1,6 @@
 """Codes of spectra from an autoencoder, and a recurrent network over them."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from serfast.training.objective import Objective
 __all__ = ["GhoshBottleneck"]
 
 _AUTOENCODER, _CLASSIFIER = "autoencoder", "classifier"
+_NOT_FOR_PRETRAINING = ("scheme", "class_weights", "label_smoothing", "tempo_change", "noise", "offset", "n_masked")
+_FOR_BOTH_STAGES = ("normalisation", "seed")
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class GhoshBottleneck:
         n_units: units of the autoencoder's layers, of which the last is the bottleneck: from 257 bins to about as many
             numbers as the paper has descriptors.
         corruption: share of the elements of each layer's input that is dropped in training.
-        pretraining: of each layer of the autoencoder. Its seed fixes the autoencoder's.
+        pretraining: of each layer of the autoencoder, with the seed and the normalisation of ``training``.
         model: the network over the codes.
         training: of that network.
 
     Raises:
-        ValueError: if a value is out of range, ``pretraining`` asks for what needs labels or for augmentation, or
-            ``training`` for a greedy scheme.
+        ValueError: if a value is out of range, ``pretraining`` asks for what needs labels, for augmentation, or for a
+            seed or a normalisation of its own, or ``training`` for a greedy scheme.
 
     Source: Ghosh, Laksana, Morency and Scherer (2016), "Representation learning for speech emotion recognition".
     """
@@ -53,14 +55,14 @@ class GhoshBottleneck:
         counted = bool(self.n_units) and all(integer("n_units", size) >= 1 for size in self.n_units)
         require("n_units", "be one or more numbers of at least 1", self.n_units, counted)
         require("corruption", "be in [0, 1)", self.corruption, 0 <= number("corruption", self.corruption) < 1)
-        unused = ("class_weights", "label_smoothing", "tempo_change", "noise", "offset", "n_masked")
-        for name in ("scheme", *unused):
+        for name in _NOT_FOR_PRETRAINING:
             asked, default = getattr(self.pretraining, name), getattr(TrainingOptions(), name)
             require(f"pretraining.{name}", f"be {default!r} for an autoencoder", asked, asked == default)
+        for name in _FOR_BOTH_STAGES:
+            asked, default = getattr(self.pretraining, name), getattr(TrainingOptions(), name)
+            require(f"pretraining.{name}", f"be {default!r}, for that of training counts", asked, asked == default)
         scheme = self.training.scheme
         require("training.scheme", "be 'joint' over frozen codes", scheme, scheme == "joint")
-        same = self.pretraining.normalisation == self.training.normalisation
-        require("pretraining.normalisation", "be that of training", self.pretraining.normalisation, same)
 
     @property
     def features(self) -> FeatureOptions:
@@ -101,17 +103,18 @@ class GhoshBottleneck:
     def _encode(self, context: FoldContext) -> tuple[FrameSource, float]:
         """The codes of the store's frames, standardised, and the seconds that training took."""
         store, fold, device = context.store, context.fold, context.device
+        options = replace(self.pretraining, **{name: getattr(self.training, name) for name in _FOR_BOTH_STAGES})
         bins = [name for name in store.feature_names if name.startswith("log_power_")]
-        standardised = standardise(store, fold, self.pretraining.normalisation)[1]
+        standardised = standardise(store, fold, options.normalisation)[1]
         spectra = ColumnSource(standardised, store.feature_names, bins)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.pretraining.seed)
+            torch.manual_seed(options.seed)
             autoencoder = StackedAutoencoder(len(bins), self.n_units, self.corruption)
         seconds = train_autoencoder(
             autoencoder.to(device),
             spectra,
             fold,
-            self.pretraining,
+            options,
             folder=context.folder / _AUTOENCODER,
             device=device,
             on_epoch=context.on_epoch,

@@ -138,9 +138,11 @@ def test_each_speakers_own_statistics_take_out_what_is_the_speakers(
     system: System, make_store: StoreMaker, tmp_path: Path
 ):
     store = make_store(tmp_path / "store", n_speakers=4, separation=1.5, n_utterances=15, options=system.features)
-    stages = {name: value for name, value in vars(system).items() if isinstance(value, TrainingOptions)}
-    own = {name: dataclasses.replace(value, normalisation="speaker") for name, value in stages.items()}
-    system = dataclasses.replace(system, **(own or {"normalisation": "speaker"}))
+    if isinstance(system, FunctionalsSvm):
+        system = dataclasses.replace(system, normalisation="speaker")
+    else:
+        own = dataclasses.replace(system.training, normalisation="speaker")
+        system = dataclasses.replace(system, training=own)
     shifted = ("mfcc_0", "mfcc_1", "mfcc_2", "log_power_0", "log_power_1")
     columns = [place for place, name in enumerate(store.feature_names) if name in shifted]
 
