@@ -127,9 +127,7 @@ def test_opcheck():
     utterances = Lengths.packed(lengths, device=hidden.device)
     seeds = torch.arange(len(lengths), device=hidden.device)
     arguments = (hidden.requires_grad_(), utterances.first_rows, utterances.on_device, query.requires_grad_(), None)
-    torch.library.opcheck(
-        torch.ops.serfast.attention_pool.default, (*arguments, seeds, None, 30000)
-    )
+    torch.library.opcheck(torch.ops.serfast.attention_pool.default, (*arguments, seeds, None, 30000))
 
 
 @pytest.mark.parametrize("score", ["query", "projection"])
