@@ -1,0 +1,175 @@
+"""The paper's ladder: every system that it compares or builds on, under one protocol.
+
+Source: Huang and Narayanan (2016), sections 2 to 4.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from serfast.checks import integer, require
+from serfast.corpora import Corpus
+from serfast.evaluation.corpus_features import corpus_features, without_excluded
+from serfast.evaluation.experiment import run_system
+from serfast.evaluation.ladder_rows import LadderRow
+from serfast.evaluation.progress import Progress
+from serfast.evaluation.protocol import Protocol, lay_folds, make_protocol
+from serfast.evaluation.recipe import Recipe
+from serfast.evaluation.results import Result
+from serfast.evaluation.rivals import FunctionalsSvm, GhoshBottleneck, HanSegments, LeeCtc
+from serfast.evaluation.system import System
+from serfast.features import FeatureOptions, FeatureStore
+from serfast.models import ModelOptions
+from serfast.training import TrainingOptions
+
+__all__ = ["BASELINE", "LadderOptions", "Rung", "ladder", "run_ladder"]
+
+BASELINE = "mean"
+"""The rung that the others are tested against."""
+
+_SCORINGS = {"eq8": "eq. 8", "eq9": "eq. 9"}
+
+
+@dataclass(frozen=True)
+class LadderOptions:
+    """Sizes and epochs of the ladder's systems; the sizes are the paper's.
+
+    Attributes:
+        n_units: LSTM units per direction of all systems but the final model.
+        n_units_final: those of the final model.
+        n_decoder_final: units of the final model's hidden decoder layer.
+        pooling_dropout: share of the elements of the scaled vectors that greedy + dropout and the final model drop.
+        n_epochs: epochs of a stage at most.
+        patience: epochs without a better validation UA after which a stage ends.
+    """
+
+    n_units: int = 128
+    n_units_final: int = 256
+    n_decoder_final: int = 128
+    pooling_dropout: float = 0.5
+    n_epochs: int = 30
+    patience: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("n_units", "n_units_final", "n_decoder_final"):
+            require(name, "be at least 1", getattr(self, name), integer(name, getattr(self, name)) >= 1)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One system of the ladder. Rungs of one ``title`` differ in ``scoring``: "eq8", "eq9", or "" for no choice."""
+
+    name: str
+    title: str
+    scoring: str
+    system: System
+
+
+def ladder(options: LadderOptions, seed: int = 0) -> tuple[Rung, ...]:
+    """The rungs from the simplest to the final model, then the rivals; every base stands before what builds on it."""
+    training = TrainingOptions(n_epochs=options.n_epochs, patience=options.patience, seed=seed)
+    greedy = replace(training, scheme="greedy")
+    small, large = ModelOptions(n_units=options.n_units), ModelOptions(n_units=options.n_units_final)
+    dropped = replace(small, pooling_dropout=options.pooling_dropout)
+    final = replace(
+        large,
+        pooling_dropout=options.pooling_dropout,
+        n_decoder=options.n_decoder_final,
+        decoder_dropout=options.pooling_dropout,
+    )
+
+    def attention(name: str, title: str, model: ModelOptions, training: TrainingOptions) -> Iterator[Rung]:
+        for scoring in _SCORINGS:
+            yield Rung(f"{name}_{scoring}", title, scoring, _recipe(replace(model, pooling=scoring), training))
+
+    def last(name: str, title: str, direction: str) -> Rung:
+        return Rung(name, title, "", _recipe(replace(small, pooling="last", direction=direction), training))
+
+    return (
+        last("lstm_last", "LSTM, last state", "forward"),
+        last("lstm_last_reversed", "LSTM on reversed input, last state", "reverse"),
+        last("blstm_last", "BLSTM, last states", "both"),
+        Rung(BASELINE, "BLSTM, mean: baseline", "", _recipe(replace(small, pooling="mean"), training)),
+        *attention("attention", "Baseline + attention", small, training),
+        *attention("greedy", "Greedy + attention", small, greedy),
+        *attention("greedy_dropout", "Greedy + dropout + attention", dropped, greedy),
+        Rung("mean_large", "Encoder of the final model, mean", "", _recipe(replace(large, pooling="mean"), training)),
+        *attention("final", "Final model", final, greedy),
+        Rung("han", "Han et al. 2014: segments, DNN, ELM", "", HanSegments(training=training)),
+        Rung("lee", "Lee and Tashev 2015: CTC BLSTM, ELM", "", LeeCtc(training=training)),
+        Rung("ghosh", "Ghosh et al. 2016: bottleneck, BLSTM", "", GhoshBottleneck(training=training)),
+        Rung("svm", "SVM on functionals", "", FunctionalsSvm()),
+        Rung("svm_speaker", "SVM, each speaker standardised", "", FunctionalsSvm(normalisation="speaker")),
+    )
+
+
+def run_ladder(
+    corpus: Corpus,
+    options: LadderOptions,
+    *,
+    output: Path,
+    protocol: str,
+    rungs: Sequence[str] | None,
+    n_seeds: int,
+    store: Path | None,
+    exclude: Sequence[str],
+    jobs: int | None,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[LadderRow, ...]:
+    """Run the rungs named, or all, with seeds 0, 1 and so on; what ``output`` holds finished is read back.
+
+    The baseline, and rungs that others build on, run too. The features of each kind go to their own folder in
+    ``store``, or to the user's cache.
+
+    Raises:
+        ValueError: if a rung is not known, or as :func:`serfast.cross_validate`.
+    """
+    require("seeds", "be at least 1", n_seeds, integer("seeds", n_seeds) >= 1)
+    known = [rung.name for rung in ladder(options)]
+    unknown = sorted(set(rungs or ()) - set(known))
+    if unknown:
+        raise ValueError(f"rows must be among {', '.join(known)}, got {', '.join(unknown)}")
+    lay_folds(protocol, corpus)  # what does not fit is said before hours of extraction, not after
+    stores: dict[FeatureOptions, tuple[FeatureStore, Protocol]] = {}
+    results: dict[str, list[Result]] = {}
+    for seed in range(n_seeds):
+        for rung in _with_bases(ladder(options, seed), rungs):
+            wanted = rung.system.features
+            if wanted not in stores:
+                place = None if store is None else store / wanted.digest()[:12]
+                features = corpus_features(corpus, wanted, store=place, progress=progress)
+                features = without_excluded(features, exclude, progress=progress)
+                stores[wanted] = features, make_protocol(protocol, features)
+            features, folds = stores[wanted]
+            progress.say(" ".join(filter(None, [rung.title, _SCORINGS.get(rung.scoring)])) + f", seed {seed}")
+            bases = [other.name for other in ladder(options, seed) if other.system == rung.system.base]
+            found = run_system(
+                rung.system,
+                features,
+                folds,
+                output=output / f"seed-{seed}" / rung.name,
+                base_output=output / f"seed-{seed}" / (bases[0] if bases else "base"),
+                exclude=exclude,
+                jobs=jobs,
+                device=device,
+                progress=progress,
+            )
+            results.setdefault(rung.name, []).append(found)
+    return tuple(
+        LadderRow(rung.name, rung.title, rung.scoring, tuple(results[rung.name]))
+        for rung in ladder(options)
+        if rung.name in results
+    )
+
+
+def _recipe(model: ModelOptions, training: TrainingOptions) -> Recipe:
+    return Recipe(model=model, training=training)
+
+
+def _with_bases(rungs: Sequence[Rung], names: Sequence[str] | None) -> list[Rung]:
+    wanted = [rung for rung in rungs if names is None or rung.name in names or rung.name == BASELINE]
+    bases = [rung.system.base for rung in wanted]
+    return [rung for rung in rungs if rung in wanted or rung.system in bases]

@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+import serfast
+from serfast.corpora import Corpus
+from serfast.evaluation import LadderRow, Result, experiment
+from serfast.evaluation.fold_reports import FoldReport
+from serfast.evaluation.ladder import BASELINE, LadderOptions, ladder, run_ladder
+from serfast.evaluation.progress import Progress
+from serfast.training import EpochRecord
+
+TINY = LadderOptions(n_units=6, n_units_final=8, n_decoder_final=5, n_epochs=2)
+NEURAL = ["blstm_last", "attention_eq9", "greedy_eq8", "greedy_dropout_eq9", "final_eq9"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return serfast.corpora.synthetic.generate(tmp_path_factory.mktemp("corpus"), n_speakers=4, n_utterances=4)
+
+
+def run(corpus: Corpus, output: Path, rungs: list[str] | None = None, **changes: object) -> tuple[LadderRow, ...]:
+    given = {"protocol": "paper", "n_seeds": 1, "store": output / "features", "exclude": (), "jobs": None} | changes
+    shown = Progress(False)
+    return run_ladder(corpus, TINY, output=output, rungs=rungs, device=torch.device("cpu"), progress=shown, **given)
+
+
+def answers(result: Result) -> list[tuple[str, str, dict[str, float]]]:
+    return [(row.key, row.fold, row.probabilities) for row in result.predictions]
+
+
+def test_the_rungs_have_distinct_names_and_every_base_stands_before_what_builds_on_it():
+    rungs = ladder(LadderOptions())
+    assert len({rung.name for rung in rungs}) == len(rungs)
+    systems = [rung.system for rung in rungs]
+    for place, system in enumerate(systems):
+        if system.base is not None:
+            assert systems.index(system.base) < place
+    assert BASELINE in {rung.name for rung in rungs}
+
+
+def test_the_papers_values_are_those_of_its_sections():
+    by_name = {rung.name: rung.system for rung in ladder(LadderOptions())}
+    final = by_name["final_eq8"]
+    assert (final.model.n_units, final.model.n_decoder, final.model.pooling_dropout) == (256, 128, 0.5)
+    assert (final.training.scheme, final.model.pooling) == ("greedy", "eq8")
+    assert final.base == by_name["mean_large"]
+    assert by_name["greedy_dropout_eq9"].model.pooling_dropout == 0.5
+    assert by_name["greedy_eq9"].model.pooling_dropout == 0.0
+    assert by_name["attention_eq9"].base is None
+    assert by_name["greedy_eq9"].base == by_name["greedy_dropout_eq8"].base == by_name["mean"]
+    assert by_name["lstm_last_reversed"].model.direction == "reverse"
+
+
+def test_every_rung_runs_under_one_protocol_and_is_read_back(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = run(corpus, tmp_path)
+    assert [row.name for row in rows] == [rung.name for rung in ladder(TINY)]
+    assert len({result.splits_digest for row in rows for result in row.results}) == 1
+    for row in rows:
+        assert len(row.results[0].predictions) == len(corpus.utterances), row.name
+        assert row.results[0].pooled.ua > 0
+    monkeypatch.setattr(experiment, "run_folds", lambda *_, **__: pytest.fail("trained again"))
+    assert [answers(row.results[0]) for row in run(corpus, tmp_path)] == [answers(row.results[0]) for row in rows]
+
+
+def test_rows_share_the_encoder_of_their_base(corpus: Corpus, tmp_path: Path):
+    rows = run(corpus, tmp_path, ["greedy_eq8", "greedy_eq9"])
+    assert [row.name for row in rows] == ["mean", "greedy_eq8", "greedy_eq9"]
+    folds = [sorted((tmp_path / "seed-0" / row.name / "folds").iterdir()) for row in rows]
+    for base, *others in zip(*folds, strict=True):
+        weight = serfast.Recognizer.load(base).model.encoder.weight_hh_l1
+        for other in others:
+            assert torch.equal(weight, serfast.Recognizer.load(other).model.encoder.weight_hh_l1)
+    assert not (tmp_path / "seed-0" / "base").exists()
+
+
+def test_seeds_are_runs_of_their_own(corpus: Corpus, tmp_path: Path):
+    (row,) = run(corpus, tmp_path, ["mean"], n_seeds=2)
+    first, second = row.results
+    assert first.splits_digest == second.splits_digest
+    assert answers(first) != answers(second)
+
+
+@pytest.mark.parametrize("n_seen", [5, 27, 40])
+def test_a_stopped_ladder_goes_on_to_the_same_answers(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_seen: int
+):
+    whole = run(corpus, tmp_path / "whole", NEURAL, store=tmp_path / "features")
+    seen = []
+
+    def interrupt(self: FoldReport, record: EpochRecord) -> None:
+        seen.append(record)
+        if len(seen) == n_seen:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldReport, "epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(corpus, tmp_path / "parts", NEURAL, store=tmp_path / "features")
+    resumed = run(corpus, tmp_path / "parts", NEURAL, store=tmp_path / "features")
+    assert [answers(row.results[0]) for row in resumed] == [answers(row.results[0]) for row in whole]
+
+
+def test_an_unknown_row_is_named_beside_the_known_ones(corpus: Corpus, tmp_path: Path):
+    with pytest.raises(ValueError, match="rows must be among lstm_last, .*, got best"):
+        run(corpus, tmp_path, ["mean", "best"])
+    with pytest.raises(ValueError, match="seeds must be at least 1"):
+        run(corpus, tmp_path, ["mean"], n_seeds=0)
