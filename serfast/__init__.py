@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from serfast import ops
     from serfast.corpora import Corpus, Utterance, load_corpus
     from serfast.evaluation import Recipe, Result, cross_validate, evaluate, train
+    from serfast.explanation import Explanation, explain
     from serfast.features import FeatureOptions, FeatureStore, extract_corpus, feature_names
     from serfast.features.extract import extract
     from serfast.models import ModelOptions
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Corpus": "serfast.corpora",
+    "Explanation": "serfast.explanation",
     "FeatureOptions": "serfast.features",
     "FeatureStore": "serfast.features",
     "ModelOptions": "serfast.models",
@@ -33,6 +35,7 @@ _HOMES = {
     "Utterance": "serfast.corpora",
     "cross_validate": "serfast.evaluation",
     "evaluate": "serfast.evaluation",
+    "explain": "serfast.explanation",
     "extract": "serfast.features",
     "extract_corpus": "serfast.features",
     "feature_names": "serfast.features",
@@ -43,6 +46,7 @@ _HOMES = {
 __all__ = [
     "Corpus",
     "CorpusError",
+    "Explanation",
     "FeatureOptions",
     "FeatureStore",
     "ModelOptions",
@@ -55,6 +59,7 @@ __all__ = [
     "__version__",
     "cross_validate",
     "evaluate",
+    "explain",
     "extract",
     "extract_corpus",
     "feature_names",

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 import serfast
-from serfast import FeatureStore
+from serfast import FeatureStore, Recognizer
 from serfast.cli import app
 from serfast.corpora import CORPORA, PROTOCOLS
 
@@ -50,7 +50,7 @@ def test_help_is_quick_and_loads_neither_torch_nor_numba():
     """)
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "[]"
-    for command in ("demo", "features", "train", "cross-validate", "evaluate", "predict", "info"):
+    for command in ("demo", "features", "train", "cross-validate", "evaluate", "predict", "explain", "info"):
         assert command in process.stdout
 
 
@@ -85,6 +85,35 @@ def test_predict_prints_a_table_or_json(trained: Path, corpus_root: Path):
     assert [prediction["path"] for prediction in predictions] == [str(clip) for clip in clips]
     assert sum(predictions[0]["probabilities"].values()) == pytest.approx(1)
     assert len(predictions[0]["attention_weights"]) == len(predictions[0]["times_s"])
+
+
+def test_explain_draws_a_recording_and_writes_its_numbers(trained: Path, corpus_root: Path, tmp_path: Path):
+    clip = sorted(corpus_root.rglob("*.wav"))[0]
+    printed = run("explain", trained, clip, "--output", tmp_path / "out").stdout
+    stored = json.loads((tmp_path / "out" / f"{clip.stem}.json").read_text())
+    predicted = Recognizer.load(trained).predict([clip])[0]
+    assert stored == {**stored, **predicted.to_dict()}
+    assert predicted.emotion in printed
+    for suffix in (".png", ".svg", ".json"):
+        assert str(tmp_path / "out" / f"{clip.stem}{suffix}") in printed
+        assert (tmp_path / "out" / f"{clip.stem}{suffix}").stat().st_size > 0
+    process = run("explain", trained, clip, "--enroll", clip, code=1)
+    assert "--enroll must not be given for a model that was trained with normalisation 'training'" in process.stderr
+
+
+def test_a_model_that_needs_the_speaker_asks_for_recordings(corpus_root: Path, tmp_path: Path):
+    quick = ("--set", "n_units=4", "--set", "n_epochs=1")
+    output = tmp_path / "run"
+    options = ("--pooling", "last", "--set", "normalisation=speaker")
+    run("train", "synthetic", corpus_root, "--output", output, *options, *quick)
+    clips = sorted(corpus_root.rglob("*.wav"))[:3]
+    process = run("explain", output, clips[0], code=1)
+    assert "--enroll must name recordings of the speaker" in process.stderr
+    enrolled = ("--enroll", clips[1], "--enroll", clips[2])
+    printed = run("explain", output, clips[0], "--output", tmp_path, *enrolled).stdout
+    assert "pools without attention weights (pooling last): none are drawn" in printed
+    predicted = Recognizer.load(output).enroll(clips[1:]).predict(clips[:1])[0]
+    assert json.loads((tmp_path / f"{clips[0].stem}.json").read_text())["probabilities"] == predicted.probabilities
 
 
 def test_features_are_extracted_and_a_broken_file_gives_a_non_zero_exit(corpus_root: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ __all__ = [
     "CorpusArgument",
     "DeviceOption",
     "EmotionsOption",
+    "EnrollOption",
     "ExcludeOption",
     "FeatureSetOption",
     "JobsOption",
@@ -49,6 +50,14 @@ StoreOption = Annotated[
 ]
 ExcludeOption = Annotated[list[str] | None, typer.Option(help="Key of an utterance to leave out. Repeatable.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+EnrollOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="CLIP",
+        help="Recording of the speaker, without label, for a model that was trained with normalisation speaker. The "
+        "more, the better. Repeatable.",
+    ),
+]
 JobsOption = Annotated[
     int | None,
     typer.Option(help="Folds at a time, each in a process of its own; the processes share the cores. 1 if not given."),
