@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from serfast.features.extract import extract
     from serfast.models import ModelOptions
     from serfast.recognizer import Prediction, Recognizer
+    from serfast.reports import paper
     from serfast.training import TrainingOptions
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ _HOMES = {
     "extract_corpus": "serfast.features",
     "feature_names": "serfast.features",
     "load_corpus": "serfast.corpora",
+    "paper": "serfast.reports",
     "train": "serfast.evaluation",
 }
 
@@ -65,6 +67,7 @@ __all__ = [
     "feature_names",
     "load_corpus",
     "ops",
+    "paper",
     "train",
 ]
 

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from serfast import FeatureStore, Recognizer
 from serfast.cli import app
 from serfast.corpora import CORPORA, PROTOCOLS
 
+UTTERANCE = "wav/f1_002_neutral.wav"
 SERFAST = [sys.executable, "-m", "serfast"]
 
 
@@ -50,7 +52,7 @@ def test_help_is_quick_and_loads_neither_torch_nor_numba():
     """)
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout.splitlines()[-1] == "[]"
-    for command in ("demo", "features", "train", "cross-validate", "evaluate", "predict", "explain", "info"):
+    for command in ("demo", "features", "train", "cross-validate", "evaluate", "predict", "explain", "paper", "info"):
         assert command in process.stdout
 
 
@@ -172,3 +174,22 @@ def test_interruption_leaves_a_run_that_goes_on(corpus_root: Path, tmp_path: Pat
         assert process.wait() == 130
     assert "the same command goes on" in rest
     assert "fold 4/4" in run(*command).stderr
+
+
+def test_paper_runs_the_rows_named_and_writes_table_and_figures(corpus_root: Path, tmp_path: Path):
+    arguments = ["paper", "synthetic", corpus_root, "--output", tmp_path / "paper", "--store", tmp_path / "stores"]
+    arguments += ["--rows", "greedy_eq9,svm", "--set", "n_units=6", "--set", "n_epochs=1", "--utterance", UTTERANCE]
+    printed = run(*arguments).stdout
+    for title in ("BLSTM, mean: baseline", "Greedy + attention", "SVM on functionals"):
+        assert title in printed
+    assert "no intervals and no tests" in printed
+    rows = list(csv.DictReader((tmp_path / "paper" / "table.csv").open()))
+    assert [row["name"] for row in rows] == ["mean", "greedy_eq9", "svm"]
+    figures = tmp_path / "paper" / "attention" / "greedy_eq9"
+    names = {path.name for path in figures.iterdir()}
+    assert {"correlations.csv", "figure-4.png", "voicing.svg", "position.png"} <= names
+    assert [name for name in names if name.startswith("figure-3") and name.endswith("png")] == [
+        f"figure-3-{Path(UTTERANCE).stem}.png"
+    ]
+    assert len(list(csv.DictReader((figures / "correlations.csv").open()))) == 32
+    assert "rows must be among lstm_last" in run("paper", "synthetic", corpus_root, "--rows", "best", code=1).stderr

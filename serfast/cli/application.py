@@ -12,7 +12,7 @@ __all__ = ["app"]
 STOPPED = 130
 """Exit code of a command that was interrupted, as shells have it."""
 
-RESUMABLE_COMMANDS = ("demo", "features", "train", "cross-validate")
+RESUMABLE_COMMANDS = ("demo", "features", "train", "cross-validate", "paper")
 RESUMABLE = "; the same command goes on where this one stopped"
 
 

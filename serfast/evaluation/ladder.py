@@ -24,7 +24,7 @@ from serfast.features import FeatureOptions, FeatureStore
 from serfast.models import ModelOptions
 from serfast.training import TrainingOptions
 
-__all__ = ["BASELINE", "LadderOptions", "Rung", "ladder", "run_ladder"]
+__all__ = ["BASELINE", "LadderOptions", "Rung", "ladder", "ladder_features", "run_ladder"]
 
 BASELINE = "mean"
 """The rung that the others are tested against."""
@@ -139,9 +139,7 @@ def run_ladder(
         for rung in _with_bases(ladder(options, seed), rungs):
             wanted = rung.system.features
             if wanted not in stores:
-                place = None if store is None else store / wanted.digest()[:12]
-                features = corpus_features(corpus, wanted, store=place, progress=progress)
-                features = without_excluded(features, exclude, progress=progress)
+                features = ladder_features(corpus, wanted, store=store, exclude=exclude, progress=progress)
                 stores[wanted] = features, make_protocol(protocol, features)
             features, folds = stores[wanted]
             progress.say(" ".join(filter(None, [rung.title, _SCORINGS.get(rung.scoring)])) + f", seed {seed}")
@@ -163,6 +161,15 @@ def run_ladder(
         for rung in ladder(options)
         if rung.name in results
     )
+
+
+def ladder_features(
+    corpus: Corpus, options: FeatureOptions, *, store: Path | None, exclude: Sequence[str], progress: Progress
+) -> FeatureStore:
+    """The features of one kind that :func:`run_ladder` reads, extracted as far as they are not stored."""
+    place = None if store is None else store / options.digest()[:12]
+    features = corpus_features(corpus, options, store=place, progress=progress)
+    return without_excluded(features, exclude, progress=progress)
 
 
 def _recipe(model: ModelOptions, training: TrainingOptions) -> Recipe:

@@ -8,6 +8,7 @@ from serfast.reports.figures import (
     draw_voicing,
     save_figure,
 )
+from serfast.reports.ladder_report import paper
 from serfast.reports.paper_table import paper_table, paper_table_remarks, write_paper_table
 from serfast.reports.tables import confusion_table, fold_table, prediction_table, score_remarks, score_table
 
@@ -19,6 +20,7 @@ __all__ = [
     "draw_positions",
     "draw_voicing",
     "fold_table",
+    "paper",
     "paper_table",
     "paper_table_remarks",
     "prediction_table",

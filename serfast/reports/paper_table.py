@@ -7,6 +7,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,7 +158,7 @@ def write_paper_table(rows: Sequence[ComparedRow], folder: Path) -> tuple[Path, 
 
 def _headings(rows: Sequence[ComparedRow]) -> list[str]:
     scores = [label for label, _ in _SCORES] + [f"{label} gain" for label, _ in _DIFFERENCES]
-    return ["system", "scores", "seeds", *scores, *(["WA of paper"] if _beside_paper(rows) else [])]
+    return ["system", "scoring", "seeds", *scores, *(["WA of paper"] if _beside_paper(rows) else [])]
 
 
 def _lines(rows: Sequence[ComparedRow]) -> Iterator[_Line]:
@@ -187,7 +188,8 @@ def _difference_cells(compared: ComparedRow) -> Iterator[_Cell]:
             continue
         p = compared.corrected_p[name]
         below = f"p < {_LEAST_P}" if p < _LEAST_P else f"p {p:.3f}"
-        yield _Cell(f"{100 * getattr(compared.comparison, name).value:+.2f}", below)
+        gain = round(100 * getattr(compared.comparison, name).value, 2)
+        yield _Cell(f"{gain + 0.0:+.2f}", below)  # a gain of -0.0 is +0.00
 
 
 def _record(compared: ComparedRow, rows: Sequence[ComparedRow]) -> dict[str, object]:
@@ -221,8 +223,10 @@ def _choices(compared: ComparedRow) -> Iterator[str]:
     names = list(dict.fromkeys(name for fold in folds for name in fold.choices))
     scoring = _SCORINGS[compared.row.scoring]
     for name in names:
-        counts = Counter(str(fold.choices[name]) for fold in folds if name in fold.choices)
-        chosen = ", ".join(f"{value} in {count}" for value, count in sorted(counts.items()))
+        values = [fold.choices[name] for fold in folds if name in fold.choices]
+        counts = Counter(map(str, values))
+        ordered = sorted(values, key=lambda value: (0, value, "") if isinstance(value, Real) else (1, 0, str(value)))
+        chosen = ", ".join(f"{value} in {counts[value]}" for value in dict.fromkeys(map(str, ordered)))
         system = f"{compared.row.title}, {scoring}" if scoring else compared.row.title
         yield f"{system}: {name} chosen on the validation part: {chosen} of {len(folds)} trained folds"
 

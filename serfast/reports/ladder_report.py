@@ -1,0 +1,127 @@
+"""The paper, whole: its ladder on one corpus, its table, its figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serfast.corpora import Corpus
+from serfast.evaluation import ComparedRow, LadderRow, compare_rows
+from serfast.evaluation.attention_study import (
+    AttentionStudy,
+    annotation_options,
+    attention_frames,
+    study_attention,
+)
+from serfast.evaluation.ladder import BASELINE, LadderOptions, ladder_features, run_ladder
+from serfast.evaluation.progress import Progress
+from serfast.features import FeatureOptions, FeatureStore
+from serfast.ops import resolve_device
+from serfast.reports.figures import draw_correlations, draw_frames, draw_positions, draw_voicing, save_figure
+from serfast.reports.paper_table import write_paper_table
+
+__all__ = ["paper"]
+
+
+def paper(
+    corpus: Corpus,
+    *,
+    output: str | Path,
+    protocol: str = "paper",
+    rows: Sequence[str] | None = None,
+    seeds: int = 1,
+    store: str | Path | None = None,
+    exclude: Sequence[str] = (),
+    device: str = "auto",
+    jobs: int | None = None,
+    utterances: Sequence[str] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> tuple[ComparedRow, ...]:
+    """Run every system that the paper compares or builds on, and write its table and figures into ``output``.
+
+    ``table.md``, ``table.csv`` and ``table.tex`` are table 1. For each row with attention, ``attention/ROW`` holds
+    figure 3 of some utterances, figure 4, attention by voicing and by position, and ``correlations.csv`` behind them. A
+    run that was stopped goes on where it stopped; what is finished is read back. Systems that build on the same encoder
+    share it.
+
+    Args:
+        corpus: a corpus whose recordings exist.
+        output: folder of the table, the figures and, in ``seed-N/ROW``, of every run.
+        protocol: as for :func:`serfast.cross_validate`.
+        rows: names of the rows to run; all when None. The baseline, and rows that others build on, run too.
+        seeds: runs of every row, with seeds 0, 1 and so on.
+        store: folder of the feature stores, one for each kind; in the user's cache when None.
+        exclude: keys of utterances to leave out, such as broken recordings.
+        device: "auto", "cpu" or "cuda".
+        jobs: as for :func:`serfast.cross_validate`.
+        utterances: keys of those that figure 3 is drawn for; one of each emotion when None.
+        progress: print where the work stands to standard error.
+        **options: fields of :class:`serfast.evaluation.LadderOptions`.
+
+    Returns:
+        The rows of the table, each with its scores and its test against the baseline.
+
+    Raises:
+        TypeError: if an option is not known.
+        ValueError: as for :func:`serfast.cross_validate`.
+        CorpusError: if data on disk break a rule.
+
+    Source: Huang and Narayanan (2016), table 1, figures 3 and 4.
+    """
+    output, shown = Path(output), Progress(progress)
+    place = None if store is None else Path(store)
+    found = run_ladder(
+        corpus,
+        LadderOptions(**options),
+        output=output,
+        protocol=protocol,
+        rungs=rows,
+        n_seeds=seeds,
+        store=place,
+        exclude=exclude,
+        jobs=jobs,
+        device=resolve_device(device),
+        progress=shown,
+    )
+    compared = compare_rows(found, baseline=BASELINE)
+    write_paper_table(compared, output)
+    attentive = [row for row in found if row.scoring]
+    if attentive:
+        own = FeatureOptions()
+        features, annotations = (
+            ladder_features(corpus, kind, store=place, exclude=exclude, progress=shown)
+            for kind in (own, annotation_options(own))
+        )
+        for row in attentive:
+            shown.say(f"attention of {row.name}")
+            _draw_attention(row, features, annotations, folder=output / "attention" / row.name, keys=utterances)
+    return compared
+
+
+def _draw_attention(
+    row: LadderRow, features: FeatureStore, annotations: FeatureStore, *, folder: Path, keys: Sequence[str] | None
+) -> None:
+    """Figures 3 and 4 of the row's first seed, what the paper could not show, and the numbers behind them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = row.results[0]
+    study = study_attention(result, features, annotations, device="cpu")
+    study.write_csv(folder / "correlations.csv")
+    for name, draw in (("figure-4", draw_correlations), ("voicing", draw_voicing), ("position", draw_positions)):
+        save_figure(draw(study), folder / name)
+    chosen = _typical(study) if keys is None else keys
+    for frames in attention_frames(result, features, annotations, keys=chosen, device="cpu"):
+        save_figure(draw_frames(frames), folder / f"figure-3-{Path(frames.prediction.key).stem}")
+
+
+def _typical(study: AttentionStudy) -> list[str]:
+    """Of each emotion the utterance of the most usual length, if possible one that was answered right."""
+    chosen = []
+    for emotion in study.emotions:
+        own = [item for item in study.utterances if item.prediction.emotion == emotion]
+        right = [item for item in own if item.prediction.predicted == emotion] or own
+        if right:
+            median = np.median([item.n_frames for item in right])
+            chosen.append(min(right, key=lambda item: abs(item.n_frames - median)).prediction.key)
+    return chosen
