@@ -128,13 +128,14 @@ def paper_table_remarks(rows: Sequence[ComparedRow]) -> list[str]:
         "UA, WA and macro-F1 in percent, over all folds pooled, means over seeds",
     ]
     if rows[0].scores.intervals:
-        tested = [row for row in rows if row.comparison is not None]
-        untested = [row.row.title for row in rows if row.comparison is None]
         remarks.append("95 % intervals resample speakers, then their utterances, all seeds of an utterance together")
-        remarks.append(
-            f"gains are over “{untested[0]}”; p: two-sided, of a paired test on the same resamples, corrected by "
-            f"Holm's method over the {len(tested)} tests of a score"
-        )
+        n_tests = sum(row.comparison is not None for row in rows)
+        baseline = next(row.row.title for row in rows if row.comparison is None)
+        if n_tests:
+            remarks.append(
+                f"gains are over “{baseline}”; p: two-sided, of a paired test on the same resamples, corrected by "
+                f"Holm's method over the {n_tests} tests of a score"
+            )
     else:
         remarks.append(f"no intervals and no tests: they resample speakers and need at least {MIN_BOOTSTRAP_SPEAKERS}")
     if result.excluded:

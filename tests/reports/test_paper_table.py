@@ -91,7 +91,7 @@ def test_equation_8_stands_above_equation_9_and_the_title_once(
 ):
     rows = make_rows()
     table = [line.split(" | ") for line in written(rows, tmp_path)[".md"].splitlines() if line.startswith("| ")]
-    assert [line[1].strip() for line in table] == ["scores", "---", "", "eq. 8", "eq. 9"]
+    assert [line[1].strip() for line in table] == ["scoring", "---", "", "eq. 8", "eq. 9"]
     assert [line[0].strip("| ") for line in table[3:]] == [TITLE.replace("|", r"\|"), ""]
     for line, compared in zip(table[2:], rows, strict=True):
         assert line[2] == str(len(compared.row.results))
@@ -131,3 +131,10 @@ def test_remarks_say_how_the_numbers_were_made(make_rows: Callable[..., tuple[Co
     assert "eq. 9: pooling_dropout chosen on the validation part: 0.25 in 6 of 6 trained folds" in remarks
     few = paper_table_remarks(make_rows(n_speakers=4))
     assert "no intervals and no tests: they resample speakers and need at least 5" in few
+
+
+def test_choices_are_counted_in_the_order_of_their_values(make_result: Callable[..., Result]):
+    results = [make_result(seed=0, choices={"cost": cost}) for cost in (0.1, 1e-05, 0.001, 1e-05, True, "none")]
+    (row,) = compare_rows([LadderRow("mean", "SVM", "", tuple(results))], baseline="mean")
+    expected = "SVM: cost chosen on the validation part: 1e-05 in 12, 0.001 in 6, 0.1 in 6, True in 6, none in 6 of 36"
+    assert paper_table_remarks([row])[-1].startswith(expected)
