@@ -21,6 +21,7 @@ from serfast.evaluation.run_folder import claim
 from serfast.evaluation.system import FoldContext, System
 from serfast.features import FeatureStore
 from serfast.ops import resolve_device
+from serfast.training import crew, n_processes
 
 __all__ = ["cross_validate", "run_system", "train"]
 
@@ -116,24 +117,29 @@ def _experiment(
     jobs: int | None,
     progress: Progress,
 ) -> Result:
-    recipe = Recipe.from_options(**options)
-    if isinstance(corpus, Corpus):
-        lay_folds(protocol_name, corpus)  # what does not fit is said before hours of extraction, not after
-    features = corpus_features(corpus, recipe.features, store=store, progress=progress)
-    features = without_excluded(features, exclude, progress=progress)
-    protocol = make_protocol(protocol_name, features)
-    return run_system(
-        recipe,
-        features,
-        protocol,
-        output=output,
-        base_output=output / "base",
-        exclude=exclude,
-        device=device,
-        jobs=jobs,
-        progress=progress,
-        remarks=recipe.remarks(features.corpus.name),
-    )
+    if n_processes() > 1 and jobs is not None:
+        raise ValueError(f"jobs must not be given to processes that torchrun started, got {jobs!r}")
+    with crew() as leads:
+        if not leads:
+            return Result.load(output)
+        recipe = Recipe.from_options(**options)
+        if isinstance(corpus, Corpus):
+            lay_folds(protocol_name, corpus)  # what does not fit is said before hours of extraction, not after
+        features = corpus_features(corpus, recipe.features, store=store, progress=progress)
+        features = without_excluded(features, exclude, progress=progress)
+        protocol = make_protocol(protocol_name, features)
+        return run_system(
+            recipe,
+            features,
+            protocol,
+            output=output,
+            base_output=output / "base",
+            exclude=exclude,
+            device=device,
+            jobs=jobs,
+            progress=progress,
+            remarks=recipe.remarks(features.corpus.name),
+        )
 
 
 def run_system(

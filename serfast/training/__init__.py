@@ -1,6 +1,7 @@
 """Training of one model: options, batches, the loop, checkpoints and answers of a trained model."""
 
 from serfast.training.classification import TrainedModel, base_options, train_model
+from serfast.training.distributed import crew, n_processes
 from serfast.training.inference import Answers, answer
 from serfast.training.loop import CHECKPOINT, EpochRecord, Task, Validation, run_epochs
 from serfast.training.options import TrainingOptions
@@ -15,6 +16,8 @@ __all__ = [
     "Validation",
     "answer",
     "base_options",
+    "crew",
+    "n_processes",
     "run_epochs",
     "train_model",
 ]

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from serfast.corpora import Fold
 from serfast.features import FeatureStore, FrameSource, Normaliser, StandardisedSource, speaker_source
 from serfast.models import EmotionClassifier, ModelOptions
 from serfast.training.augmentation import augment
 from serfast.training.batches import dropout_seeds, load_batch, shuffled_batches
+from serfast.training.distributed import ALONE, Ranks, together
 from serfast.training.greedy import train_head
 from serfast.training.inference import answer
 from serfast.training.loop import EpochRecord, Validation, run_epochs
@@ -72,22 +74,43 @@ def train_model(
     """
     if (base is None) != (options.scheme == "joint"):
         raise ValueError(f"base must be given for a greedy scheme and for no other, got scheme {options.scheme!r}")
+    if base is None:
+        return together(_train_whole, store, fold, model_options, options, folder, device, on_epoch=on_epoch)
     normaliser, source = standardise(store, fold, options.normalisation)
+    model = _new_model(store, model_options, options, device)
+    objective = Objective(store, fold, options, device)
+    model.encoder.load_state_dict(base.encoder.state_dict())
+    history, seconds = train_head(
+        model, source, fold, objective, options, folder=folder, device=device, on_epoch=on_epoch
+    )
+    return TrainedModel(model.eval(), normaliser, source, history, seconds)
+
+
+def _train_whole(
+    store: FeatureStore,
+    fold: Fold,
+    model_options: ModelOptions,
+    options: TrainingOptions,
+    folder: Path,
+    device: torch.device,
+    *,
+    ranks: Ranks,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainedModel:
+    normaliser, source = standardise(store, fold, options.normalisation)
+    model = _new_model(store, model_options, options, device)
+    task = ClassificationTask(model, source, fold, Objective(store, fold, options, device), options, device, ranks)
+    history = run_epochs(task, options, folder=folder, device=device, ranks=ranks, on_epoch=on_epoch)
+    return TrainedModel(model.eval(), normaliser, source, history, sum(record.seconds for record in history))
+
+
+def _new_model(
+    store: FeatureStore, model_options: ModelOptions, options: TrainingOptions, device: torch.device
+) -> EmotionClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = EmotionClassifier(len(store.feature_names), len(store.corpus.emotions), model_options)
-    model.to(device)
-    objective = Objective(store, fold, options, device)
-    if base is not None:
-        model.encoder.load_state_dict(base.encoder.state_dict())
-        history, seconds = train_head(
-            model, source, fold, objective, options, folder=folder, device=device, on_epoch=on_epoch
-        )
-    else:
-        task = ClassificationTask(model, source, fold, objective, options, device)
-        history = run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
-        seconds = sum(record.seconds for record in history)
-    return TrainedModel(model.eval(), normaliser, source, history, seconds)
+    return model.to(device)
 
 
 def standardise(store: FeatureStore, fold: Fold, normalisation: str) -> tuple[Normaliser | None, FrameSource]:
@@ -104,7 +127,7 @@ def standardise(store: FeatureStore, fold: Fold, normalisation: str) -> tuple[No
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """A whole classifier, trained on the utterances of a source."""
+    """A whole classifier, trained on the utterances of a source by one process or by several."""
 
     model: EmotionClassifier
     source: FrameSource
@@ -112,6 +135,12 @@ class ClassificationTask:
     objective: Objective
     options: TrainingOptions
     device: torch.device
+    ranks: Ranks = ALONE
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The classifier, as training calls it."""
+        return self.ranks.network(self.model)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         """Utterances of like length, in an order of the epoch's own."""
@@ -121,11 +150,12 @@ class ClassificationTask:
         )
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
-        """Mean loss of the utterances ``batch``, augmented."""
-        features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
-        seeds = dropout_seeds(self.options.seed, epoch, batch).to(self.device)
-        logits, _ = self.model(features, lengths, seeds)
-        return self.objective.loss(logits, batch)
+        """Mean loss of the utterances ``batch``, augmented; with several processes, their mean is that."""
+        part, factor = self.ranks.part(batch, self.objective.weights(batch))
+        features, lengths = augment(load_batch(self.source, part, self.device), self.options)
+        seeds = dropout_seeds(self.options.seed, epoch, part).to(self.device)
+        logits, _ = self.network(features, lengths, seeds)
+        return factor * self.objective.loss(logits, part)
 
     def validate(self) -> Validation:
         """Loss and confusion of the validation part."""

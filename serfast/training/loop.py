@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from serfast import atomic, metrics
 from serfast.training.checkpoint import load_tensors, merge_tensors, save_tensors, select_tensors
+from serfast.training.distributed import ALONE, Ranks
 from serfast.training.options import TrainingOptions
 
 __all__ = ["CHECKPOINT", "EpochRecord", "Task", "Validation", "run_epochs"]
@@ -91,6 +92,7 @@ def run_epochs(
     *,
     folder: Path,
     device: torch.device,
+    ranks: Ranks = ALONE,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[EpochRecord, ...]:
     """Train the task's model and leave in it the weights of the selected epoch, in evaluation mode.
@@ -99,8 +101,10 @@ def run_epochs(
     whole state is written to ``folder``; called again with the same arguments, training goes on behind the last
     complete epoch and, on the CPU, ends with the same bits as a run that was never interrupted.
 
+    All of ``ranks`` call this together; the first validates and writes, and ``folder`` is the same to all.
+
     Raises:
-        ValueError: if the loss is not finite.
+        ValueError: if the loss is not finite, or ``folder`` is not the same to all.
     """
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
@@ -108,16 +112,19 @@ def run_epochs(
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _restore(state, checkpoint)
+    if ranks.mean(len(state.history)) != len(state.history):
+        raise ValueError(f"folder must be the same to all processes, got {folder}")
     while not state.finished(options):
         started = time.monotonic()
-        loss = _train_epoch(state, task, options, device)
+        loss = ranks.mean(_train_epoch(state, task, options, device, ranks.rank))
         if not np.isfinite(loss):
             raise ValueError(
                 f"learning_rate must keep the loss finite, got loss {loss} at rate {options.learning_rate}"
             )
-        record = _validate(state, task, options, loss=loss, started=started)
+        record = _validate(state, task, options, ranks, loss=loss, started=started)
         state.history.append(record)
-        _save(state, checkpoint)
+        if ranks.rank == 0:
+            _save(state, checkpoint)
         if on_epoch is not None:
             on_epoch(record)
     state.model.load_state_dict(state.best)
@@ -125,14 +132,14 @@ def run_epochs(
     return tuple(state.history)
 
 
-def _train_epoch(state: _State, task: Task, options: TrainingOptions, device: torch.device) -> float:
+def _train_epoch(state: _State, task: Task, options: TrainingOptions, device: torch.device, rank: int) -> float:
     epoch = len(state.history) + 1
     batches = task.batches(epoch)
     total, n_trained = torch.zeros((), device=device), 0
     parameters = state.optimizer.param_groups[0]["params"]
     state.model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch, rank]).generate_state(1)[0]))
         for place, batch in enumerate(batches):
             n_steps = (epoch - 1) * len(batches) + place
             state.optimizer.param_groups[0]["lr"] = _rate(options, n_steps / (options.n_epochs * len(batches)))
@@ -165,15 +172,17 @@ def _average(state: _State, options: TrainingOptions, n_steps: int) -> None:
         state.average[name].lerp_(tensor, 1 - decay)
 
 
-def _validate(state: _State, task: Task, options: TrainingOptions, *, loss: float, started: float) -> EpochRecord:
+def _validate(
+    state: _State, task: Task, options: TrainingOptions, ranks: Ranks, *, loss: float, started: float
+) -> EpochRecord:
     last = _copy(state.model) if state.average else {}
     if state.average:
         state.model.load_state_dict(state.average)
     state.model.eval()
-    found = task.validate()
+    found = ranks.first(task.validate)
     ua, wa, macro_f1 = (None, None, None) if found.confusion is None else _scores(found.confusion)
-    ranks = [_rank(record.validation_ua, record.validation_loss) for record in state.history]
-    best = options.selection == "last" or not ranks or _rank(ua, found.loss) > max(ranks)
+    former = [_rank(record.validation_ua, record.validation_loss) for record in state.history]
+    best = options.selection == "last" or not former or _rank(ua, found.loss) > max(former)
     if best:
         state.best = _copy(state.model)
     if state.average:

@@ -26,12 +26,18 @@ class Objective:
         self.n_emotions = len(store.corpus.emotions)
         self._device = device
         self._smoothing = options.label_smoothing
-        self._weights = self._class_weights(fold.train) if options.class_weights else None
+        self._class_weights = self._balanced(fold.train) if options.class_weights else np.ones(self.n_emotions)
+        weights = torch.tensor(self._class_weights, dtype=torch.float32, device=device)
+        self._weights = weights if options.class_weights else None
 
     def loss(self, logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
         """Mean loss of logits (batch, emotion) of the utterances ``indices``."""
         truth = torch.from_numpy(self.labels[indices]).to(self._device)
         return F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing)
+
+    def weights(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
+        """What each of the utterances ``indices`` weighs in their mean loss, (batch,)."""
+        return self._class_weights[self.labels[indices]]
 
     def validate(self, answers: Answers, indices: Sequence[int]) -> Validation:
         """Plain mean cross entropy and confusion of answers for the utterances ``indices``."""
@@ -39,8 +45,7 @@ class Objective:
         loss = float(F.cross_entropy(torch.from_numpy(answers.logits), torch.from_numpy(truth)))
         return Validation(loss, metrics.confusion_matrix(truth, answers.predicted, self.n_emotions))
 
-    def _class_weights(self, train: Sequence[int]) -> Tensor:
+    def _balanced(self, train: Sequence[int]) -> NDArray[np.float64]:
         # Inverse shares, 1 on average over the utterances; an emotion that is never trained weighs nothing.
         counts = np.bincount(self.labels[list(train)], minlength=self.n_emotions)
-        weights = np.where(counts > 0, len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
-        return torch.tensor(weights, dtype=torch.float32, device=self._device)
+        return np.where(counts > 0, len(train) / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)

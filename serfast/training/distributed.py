@@ -1,0 +1,114 @@
+"""Data-parallel training: processes started by ``torchrun`` share every batch of one model.
+
+The first process leads: it does all there is to do, and alone writes files. The others follow: they wait for the calls
+of :func:`together` and run them with it.
+"""
+
+import atexit
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["ALONE", "Ranks", "crew", "n_processes", "together"]
+
+_LONGEST_WAIT = timedelta(days=7)  # of the followers, for a first process that extracts features, say
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The ``size`` processes that train one model, of which this is number ``rank``."""
+
+    rank: int
+    size: int
+
+    def part(self, batch: NDArray[np.int64], weights: NDArray[np.float64]) -> tuple[NDArray[np.int64], float]:
+        """What this process does of a batch (utterance,), whose utterances weigh ``weights`` in its mean loss.
+
+        Returns:
+            The process's utterances, at least one, and a factor f: the mean over all processes of f times the mean loss
+            of their part is the mean loss of the batch, and so are the gradients.
+        """
+        if len(batch) <= self.rank:
+            return batch[:1], 0.0
+        own = slice(self.rank, None, self.size)
+        return batch[own], float(self.size * weights[own].sum() / weights.sum())
+
+    def network(self, model: nn.Module) -> nn.Module:
+        """What computes as ``model`` does and gives each parameter the mean of all processes' gradients."""
+        return model if self.size == 1 else DistributedDataParallel(model)
+
+    def mean(self, value: float) -> float:
+        """The mean of a number over the processes, in all of them."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        distributed.all_reduce(total)
+        return float(total) / self.size
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns in the first process, the only one that calls it, in all of them."""
+        return function() if self.size == 1 else _send(function() if self.rank == 0 else None)
+
+
+ALONE = Ranks(0, 1)
+
+
+def n_processes() -> int:
+    """How many processes ``torchrun`` started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
+
+
+@contextmanager
+def crew() -> Iterator[bool]:
+    """Whether the caller is the first process, and is to do the work. The others have followed it to its end then.
+
+    In a process that was not started by ``torchrun``, True.
+    """
+    if n_processes() == 1:
+        yield True
+        return
+    if not distributed.is_initialized():
+        _join()
+    if distributed.get_rank() == 0:
+        yield True
+        _send(None)
+        return
+    while (call := _send(None)) is not None:
+        function, arguments = call
+        function(*arguments, ranks=Ranks(distributed.get_rank(), distributed.get_world_size()))
+    yield False
+
+
+def together(function: Callable[..., T], *arguments: Any, **of_first: Any) -> T:
+    """Call ``function(*arguments, ranks=...)`` in all processes of the crew, in the first with ``of_first`` too."""
+    if not distributed.is_initialized():
+        return function(*arguments, ranks=ALONE, **of_first)
+    _send((function, arguments))
+    return function(*arguments, ranks=Ranks(0, distributed.get_world_size()), **of_first)
+
+
+def _join() -> None:
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
+    atexit.register(distributed.destroy_process_group)
+
+
+def _send(value: Any) -> Any:
+    # From the first process to all.
+    held = [value]
+    distributed.broadcast_object_list(held, device=torch.device("cpu"))
+    return held[0]
