@@ -18,6 +18,7 @@ def features(
     jobs: Annotated[int | None, typer.Option(help="Threads; one for every processor if not given.")] = None,
 ) -> None:
     """Extract the features of a corpus into a store; what is there and unchanged is not extracted again."""
+    from serfast.evaluation.extraction_report import extraction_report
     from serfast.evaluation.progress import Progress
     from serfast.features import FeatureOptions, extract_corpus
 
@@ -25,7 +26,8 @@ def features(
     loaded = load(corpus, root, None)
     for note in loaded.notes:
         typer.echo(f"{loaded.name}: {note}", err=True)
-    extracted = extract_corpus(loaded, store, chosen, jobs=jobs, on_progress=Progress(True).extraction)
+    with extraction_report(Progress(True)) as report:
+        extracted = extract_corpus(loaded, store, chosen, jobs=jobs, on_progress=report)
     typer.echo(
         f"{store}: {len(extracted.lengths)} utterances, {int(extracted.lengths.sum())} frames of "
         f"{len(extracted.feature_names)} features"

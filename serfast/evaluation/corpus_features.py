@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serfast.corpora import Corpus
+from serfast.evaluation.extraction_report import extraction_report
 from serfast.evaluation.progress import Progress
 from serfast.features import FeatureOptions, FeatureStore, default_store_path, extract_corpus
 
@@ -38,7 +39,8 @@ def corpus_features(
     for note in corpus.notes:
         progress.say(f"{corpus.name}: {note}")
     path = default_store_path(corpus, options) if store is None else store
-    return extract_corpus(corpus, path, options, on_progress=progress.extraction)
+    with extraction_report(progress) as report:
+        return extract_corpus(corpus, path, options, on_progress=report)
 
 
 def without_excluded(features: FeatureStore, exclude: Sequence[str], *, progress: Progress) -> FeatureStore:
