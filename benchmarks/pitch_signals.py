@@ -16,6 +16,7 @@ __all__ = ["Signal", "add_babble", "add_white", "glottal_speech", "world_speech"
 RATE = 16000
 OVERSAMPLING = 4
 WORLD_HOP_S = 0.005
+FINE_HOP_S = 0.001  # of the synthesis: WORLD lets F0 sink to half its value within half a hop of an unvoiced frame
 WORLD_MIN_VOICED_S = 0.03
 WORLD_SMOOTHING = 9  # frames of the Hann window over log F0: 45 ms
 
@@ -76,12 +77,11 @@ def world_speech(waveform: Waveform) -> Signal:
     envelope = pyworld.cheaptrick(samples, f0_hz, times_s, RATE)
     aperiodicity = pyworld.d4c(samples, f0_hz, times_s, RATE, threshold=0)
     aperiodicity[f0_hz == 0] = 1 - 1e-12
-    built = pyworld.synthesize(f0_hz, envelope, aperiodicity, RATE, 1000 * WORLD_HOP_S)
-    time_s = np.arange(len(built)) / RATE
-    nearest = np.minimum(np.round(time_s / WORLD_HOP_S).astype(int), len(f0_hz) - 1)
-    inside = np.flatnonzero(f0_hz)
-    contour = np.exp(np.interp(time_s, times_s[inside], np.log(f0_hz[inside]))) if len(inside) else time_s
-    return Signal(built.astype(np.float32), np.where(f0_hz[nearest] > 0, contour, 0))
+    fine_s = np.arange(round(times_s[-1] / FINE_HOP_S) + 1) * FINE_HOP_S
+    built = pyworld.synthesize(
+        _contour_at(fine_s, f0_hz), _rows_at(fine_s, envelope), _rows_at(fine_s, aperiodicity), RATE, 1000 * FINE_HOP_S
+    )
+    return Signal(built.astype(np.float32), _contour_at(np.arange(len(built)) / RATE, f0_hz))
 
 
 def add_white(signal: Signal, snr_db: float, seed: int) -> Signal:
@@ -178,7 +178,8 @@ def _glottal_source(
         if not wanted[first]:
             place = first + 1.0
             continue
-        period = rate / contour_hz[first] * jitter[number % jitter.size]
+        halfway = min(first + int(rate / contour_hz[first] / 2), contour_hz.size - 1)
+        period = rate / contour_hz[halfway] * jitter[number % jitter.size]
         open_phase = open_quotient * period
         for index in range(first, min(int(np.ceil(place + period)), contour_hz.size)):
             phase = (index - place) / open_phase
@@ -211,6 +212,24 @@ def _decimated(waveform: NDArray[np.float64]) -> Waveform:
     offset = np.arange(-96, 97)
     taps = np.sinc(0.97 * offset / OVERSAMPLING) * np.hanning(len(offset) + 2)[1:-1]
     return np.convolve(waveform, taps / taps.sum(), "same")[::OVERSAMPLING].astype(np.float32)
+
+
+def _contour_at(time_s: NDArray[np.float64], f0_hz: NDArray[np.float64]) -> NDArray[np.float64]:
+    """F0 between the frames of a contour, on a logarithmic scale; 0 where the nearest frame is unvoiced."""
+    nearest = np.minimum(np.round(time_s / WORLD_HOP_S).astype(int), len(f0_hz) - 1)
+    inside = np.flatnonzero(f0_hz)
+    if len(inside) == 0:
+        return np.zeros_like(time_s)
+    contour = np.exp(np.interp(time_s, inside * WORLD_HOP_S, np.log(f0_hz[inside])))
+    return np.where(f0_hz[nearest] > 0, contour, 0)
+
+
+def _rows_at(time_s: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows (frame, bin) on straight lines between the frames, shape (time, bin)."""
+    place = np.minimum(time_s / WORLD_HOP_S, len(rows) - 1)
+    before = np.floor(place).astype(int)
+    share = (place - before)[:, None]
+    return (1 - share) * rows[before] + share * rows[np.minimum(before + 1, len(rows) - 1)]
 
 
 def _smoothed(f0_hz: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@
 2. Peaks of the correlation of two windows of 15 ms, refined by a parabola, are a frame's candidates.
 3. Correlation and energies, of the frame and its neighbours, say how likely the frame is to be voiced.
 4. Viterbi's algorithm picks the path of least cost through candidates and unvoiced stretches.
+5. The periods on the path are measured anew without the bias of moving formants, and smoothed.
 
 Sources: Talkin (1995), A robust algorithm for pitch tracking; Boersma (1993), Accurate short-term analysis of the
 fundamental frequency; Ghahremani et al. (2014), A pitch extraction algorithm tuned for automatic speech recognition.
@@ -23,6 +24,7 @@ from serfast.features.frames import first_centre, frame_times_s, n_frames, prepa
 from serfast.features.lanes import LANES, load, splat, store
 from serfast.features.options import FeatureOptions
 from serfast.features.path import best_path
+from serfast.features.refinement import Refiner, make_refiner, refine_periods
 from serfast.features.voicing import evidence, hop_energies, measures
 
 __all__ = [
@@ -63,12 +65,10 @@ class Pitch:
 class PitchTrack(NamedTuple):
     """What a path through an utterance finds, per frame.
 
-    ``f0_hz`` (frame,) is 0 where unvoiced; ``correlation`` (frame,) is that of the frame's period, 0 where unvoiced;
-    ``odds`` (frame,) is the logarithm of the odds that the frame is voiced.
+    ``f0_hz`` (frame,) is 0 where unvoiced; ``odds`` (frame,) is the logarithm of the odds that the frame is voiced.
     """
 
     f0_hz: NDArray[np.float32]
-    correlation: NDArray[np.float32]
     odds: NDArray[np.float32]
 
 
@@ -83,6 +83,7 @@ class PitchPlan(NamedTuple):
     rate: np.float32  # of the decimated waveform
     taps: NDArray[np.float32]  # (phase, tap): low-pass filter, one row per sample that becomes one
     correlator: Correlator
+    refiner: Refiner
 
 
 def track_pitch(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | None = None) -> Pitch:
@@ -106,22 +107,32 @@ def track_pitch(waveform: ArrayLike, sample_rate: int, options: FeatureOptions |
 @kernel()
 def pitch_track(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> PitchTrack:
     """Pitch of ``count`` frames of a checked waveform at the options' sample rate."""
-    f0_hz, correlation = np.zeros(count, dtype=np.float32), np.zeros(count, dtype=np.float32)
+    f0_hz = np.zeros(count, dtype=np.float32)
     scaled = standardised(samples)
     if scaled.size == 0:
-        return PitchTrack(f0_hz, correlation, np.full(count, -np.inf, dtype=np.float32))
-    candidates, observed = observe(scaled, count, plan)
+        return PitchTrack(f0_hz, np.full(count, -np.inf, dtype=np.float32))
+    decimated, candidates, observed = observe(scaled, count, plan)
     odds = evidence(observed, count)
     unvoiced = np.float32(UNVOICED_STRENGTH) - np.float32(EVIDENCE_SCALE) * odds
-    _read_path(candidates, best_path(candidates, unvoiced, plan.hop_ms), plan, f0_hz, correlation)
-    return PitchTrack(f0_hz, correlation, odds)
+    periods = _periods(candidates, best_path(candidates, unvoiced, plan.hop_ms))
+    refine_periods(decimated, plan.refiner, periods)
+    for frame in range(count):
+        if periods[frame] > 0:
+            f0_hz[frame] = min(max(plan.rate / periods[frame], plan.low_hz), plan.high_hz)
+    return PitchTrack(f0_hz, odds)
 
 
 @kernel()
-def observe(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> tuple[Candidates, NDArray[np.float32]]:
-    """Candidates of ``count`` frames and measures of voicing, of a waveform of zero mean and unit mean square."""
-    candidates = find_candidates(_decimated(scaled, count, plan), count, plan.correlator)
-    return candidates, measures(candidates, hop_energies(scaled, plan.hop, plan.first, count))
+def observe(
+    scaled: NDArray[np.float32], count: int, plan: PitchPlan
+) -> tuple[NDArray[np.float32], Candidates, NDArray[np.float32]]:
+    """What ``count`` frames of a waveform of zero mean and unit mean square show.
+
+    Returns the waveform low-passed and decimated, the candidates of the frames and their measures of voicing.
+    """
+    decimated = _decimated(scaled, count, plan)
+    candidates = find_candidates(decimated, count, plan.correlator)
+    return decimated, candidates, measures(candidates, hop_energies(scaled, plan.hop, plan.first, count))
 
 
 @kernel()
@@ -173,6 +184,7 @@ def make_pitch_plan(options: FeatureOptions) -> PitchPlan:
     n_lags = -(-(last_lag + 2 - first_lag) // LAG_GROUP) * LAG_GROUP
     octaves = np.log2(rate / np.arange(first_lag, last_lag + 1) / options.pitch_low_hz)
     longest = first_lag + n_lags
+    reach = max(hop, (window + longest) // 2 + LAG_GROUP)
     return PitchPlan(
         hop=options.hop,
         hop_ms=options.hop_ms,
@@ -186,9 +198,10 @@ def make_pitch_plan(options: FeatureOptions) -> PitchPlan:
             window=window,
             first_lag=first_lag,
             n_lags=n_lags,
-            reach=max(hop, (window + longest) // 2 + LAG_GROUP),
+            reach=reach,
             octaves=octaves.astype(np.float32),
         ),
+        refiner=make_refiner(rate, hop, options.hop_ms, reach, longest),
     )
 
 
@@ -205,7 +218,7 @@ def _decimated(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> NDAr
     # The low-passed waveform as find_candidates wants it: whole groups of frames, whole blocks of four registers
     correlator, (n_phases, n_taps) = plan.correlator, plan.taps.shape
     whole = (count + LANES - 1) // LANES * LANES
-    length = (whole - 1) * correlator.hop + n_samples_of_a_frame(correlator) + LANES
+    length = max((whole - 1) * correlator.hop + n_samples_of_a_frame(correlator) + LANES, plan.refiner.shortest)
     length = (length + 4 * LANES - 1) // (4 * LANES) * 4 * LANES
     phases = np.zeros((n_phases, length + n_taps), dtype=np.float32)
     _split_phases(scaled, correlator.reach * n_phases + n_phases * n_taps // 2 - plan.first, phases)
@@ -270,14 +283,10 @@ def _filter_phases(phases: NDArray[np.float32], taps: NDArray[np.float32], filte
 
 
 @kernel()
-def _read_path(
-    candidates: Candidates,
-    chosen: NDArray[np.int64],  # (frame)
-    plan: PitchPlan,
-    f0_hz: NDArray[np.float32],  # (frame), zeros
-    correlation: NDArray[np.float32],  # (frame), zeros
-) -> None:
+def _periods(candidates: Candidates, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    # chosen (frame), -1 if unvoiced -> periods (frame) in samples of the decimated waveform, 0 if unvoiced
+    periods = np.zeros(chosen.size, dtype=np.float32)
     for frame in range(chosen.size):
         if chosen[frame] >= 0:
-            f0_hz[frame] = min(max(plan.rate / candidates.lags[frame, chosen[frame]], plan.low_hz), plan.high_hz)
-            correlation[frame] = candidates.heights[frame, chosen[frame]]
+            periods[frame] = candidates.lags[frame, chosen[frame]]
+    return periods
