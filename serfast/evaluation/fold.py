@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock
 from numpy.typing import NDArray
 
 from serfast import atomic
@@ -21,11 +21,11 @@ from serfast.evaluation.results import (
     score_predictions,
     write_predictions,
 )
-from serfast.evaluation.system import FoldContext, System
+from serfast.evaluation.system import FoldContext, FoldOutcome, System
 from serfast.features import FeatureStore
 from serfast.training import CHECKPOINT
 
-__all__ = ["FOLD", "fold_folder", "label_answers", "run_fold"]
+__all__ = ["FOLD", "fold_folder", "fold_lock", "label_answers", "run_fold", "write_outcome"]
 
 FOLD = "fold.json"
 
@@ -42,17 +42,22 @@ def run_fold(system: System, context: FoldContext) -> tuple[FoldResult, tuple[Ut
     another process is in is waited for.
     """
     folder = context.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".fold.lock"):
+    with fold_lock(folder):
         if not (folder / FOLD).exists():
             if system.base is not None:
                 run_fold(system.base, replace(context, folder=context.base_folder))
-            _fit(system, context)
+            write_outcome(system.fit(context), context)
         for checkpoint in folder.rglob(CHECKPOINT):
             checkpoint.unlink()
     facts = read_json(folder / FOLD)
     predictions = read_predictions(folder / PREDICTIONS)
     return FoldResult(scores=score_predictions(predictions, context.store.corpus.emotions), **facts), predictions
+
+
+def fold_lock(folder: Path) -> BaseFileLock:
+    """What only one process at a time can enter of those that work in the folder of a fold, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ".fold.lock")
 
 
 def label_answers(
@@ -80,8 +85,8 @@ def label_answers(
     return tuple(rows)
 
 
-def _fit(system: System, context: FoldContext) -> None:
-    outcome = system.fit(context)
+def write_outcome(outcome: FoldOutcome, context: FoldContext) -> None:
+    """Write what came of a fold to its folder, which is finished by it."""
     emotions = context.store.corpus.emotions
     predictions = label_answers(outcome.probabilities, emotions, context.store, context.scored, fold=context.fold.name)
     write_predictions(context.folder / PREDICTIONS, predictions, emotions)

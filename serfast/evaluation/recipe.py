@@ -1,5 +1,6 @@
 """A recipe: every choice of an experiment with an emotion classifier that is not the corpus and not the protocol."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -7,7 +8,14 @@ from serfast.evaluation.system import FoldContext, FoldOutcome
 from serfast.features import FeatureOptions
 from serfast.models import ModelOptions
 from serfast.recognizer import Recognizer
-from serfast.training import TrainingOptions, answer, base_options, train_model
+from serfast.training import (
+    TrainedModel,
+    TrainingOptions,
+    answer,
+    base_options,
+    train_model,
+    train_side_by_side,
+)
 
 __all__ = ["RECIPES", "Recipe"]
 
@@ -99,6 +107,26 @@ class Recipe:
             base=base,
             on_epoch=context.on_epoch,
         )
+        return self._outcome(context, trained)
+
+    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
+        """As :meth:`fit` on each of several folds of one store, all trained in the same steps.
+
+        Raises:
+            ValueError: as :func:`serfast.training.train_side_by_side`.
+        """
+        trained = train_side_by_side(
+            contexts[0].store,
+            [context.fold for context in contexts],
+            self.model,
+            self.training,
+            folders=[context.folder for context in contexts],
+            device=contexts[0].device,
+            on_epochs=[context.on_epoch for context in contexts],
+        )
+        return [self._outcome(context, model) for context, model in zip(contexts, trained, strict=True)]
+
+    def _outcome(self, context: FoldContext, trained: TrainedModel) -> FoldOutcome:
         emotions, features = context.store.corpus.emotions, context.store.options
         Recognizer(trained.model, trained.normaliser, emotions, features, context.device).save(context.folder)
         answers = answer(

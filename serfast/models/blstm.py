@@ -60,9 +60,13 @@ class BLSTM(nn.Module):
         lengths = Lengths.of(lengths, features)
         hidden = features
         for depth in range(self.n_layers):
-            weights = {name: self.get_parameter(_name(name, depth)) for name in BLSTM_WEIGHTS}
-            hidden = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights, group=group)
+            dropped = self.dropout(hidden) if depth > 0 else hidden
+            hidden = blstm(dropped, lengths, self.layer_weights(depth), group=group)
         return hidden
+
+    def layer_weights(self, depth: int) -> dict[str, nn.Parameter]:
+        """The parameters of layer ``depth``, counted from 0, as :func:`serfast.ops.blstm` names them."""
+        return {name: self.get_parameter(_name(name, depth)) for name in BLSTM_WEIGHTS}
 
 
 def _name(name: str, depth: int) -> str:

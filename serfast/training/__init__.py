@@ -5,6 +5,7 @@ from serfast.training.distributed import crew, n_processes
 from serfast.training.inference import Answers, answer
 from serfast.training.loop import CHECKPOINT, EpochRecord, Task, Validation, run_epochs
 from serfast.training.options import TrainingOptions
+from serfast.training.side_by_side import train_side_by_side
 
 __all__ = [
     "CHECKPOINT",
@@ -20,4 +21,5 @@ __all__ = [
     "n_processes",
     "run_epochs",
     "train_model",
+    "train_side_by_side",
 ]

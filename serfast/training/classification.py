@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from serfast.corpora import Fold
 from serfast.features import FeatureStore, FrameSource, Normaliser, StandardisedSource, speaker_source
 from serfast.models import EmotionClassifier, ModelOptions
+from serfast.ops import Lengths
 from serfast.training.augmentation import augment
 from serfast.training.batches import dropout_seeds, load_batch, shuffled_batches
 from serfast.training.distributed import ALONE, Ranks, together
@@ -22,7 +23,7 @@ from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["ClassificationTask", "TrainedModel", "base_options", "standardise", "train_model"]
+__all__ = ["ClassificationTask", "TrainedModel", "base_options", "new_task", "standardise", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,12 @@ def train_model(
         raise ValueError(f"base must be given for a greedy scheme and for no other, got scheme {options.scheme!r}")
     if base is None:
         return together(_train_whole, store, fold, model_options, options, folder, device, on_epoch=on_epoch)
-    normaliser, source = standardise(store, fold, options.normalisation)
-    model = _new_model(store, model_options, options, device)
-    objective = Objective(store, fold, options, device)
-    model.encoder.load_state_dict(base.encoder.state_dict())
+    task, normaliser = new_task(store, fold, model_options, options, device)
+    task.model.encoder.load_state_dict(base.encoder.state_dict())
     history, seconds = train_head(
-        model, source, fold, objective, options, folder=folder, device=device, on_epoch=on_epoch
+        task.model, task.source, fold, task.objective, options, folder=folder, device=device, on_epoch=on_epoch
     )
-    return TrainedModel(model.eval(), normaliser, source, history, seconds)
+    return TrainedModel(task.model.eval(), normaliser, task.source, history, seconds)
 
 
 def _train_whole(
@@ -97,20 +96,27 @@ def _train_whole(
     ranks: Ranks,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedModel:
-    normaliser, source = standardise(store, fold, options.normalisation)
-    model = _new_model(store, model_options, options, device)
-    task = ClassificationTask(model, source, fold, Objective(store, fold, options, device), options, device, ranks)
+    task, normaliser = new_task(store, fold, model_options, options, device, ranks)
     history = run_epochs(task, options, folder=folder, device=device, ranks=ranks, on_epoch=on_epoch)
-    return TrainedModel(model.eval(), normaliser, source, history, sum(record.seconds for record in history))
+    seconds = sum(record.seconds for record in history)
+    return TrainedModel(task.model.eval(), normaliser, task.source, history, seconds)
 
 
-def _new_model(
-    store: FeatureStore, model_options: ModelOptions, options: TrainingOptions, device: torch.device
-) -> EmotionClassifier:
+def new_task(
+    store: FeatureStore,
+    fold: Fold,
+    model_options: ModelOptions,
+    options: TrainingOptions,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> tuple["ClassificationTask", Normaliser | None]:
+    """The task of a fold with a new classifier, and the normaliser of its source if that has just one."""
+    normaliser, source = standardise(store, fold, options.normalisation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = EmotionClassifier(len(store.feature_names), len(store.corpus.emotions), model_options)
-    return model.to(device)
+    objective = Objective(store, fold, options, device)
+    return ClassificationTask(model.to(device), source, fold, objective, options, device, ranks), normaliser
 
 
 def standardise(store: FeatureStore, fold: Fold, normalisation: str) -> tuple[Normaliser | None, FrameSource]:
@@ -152,10 +158,13 @@ class ClassificationTask:
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean loss of the utterances ``batch``, augmented; with several processes, their mean is that."""
         part, factor = self.ranks.part(batch, self.objective.weights(batch))
-        features, lengths = augment(load_batch(self.source, part, self.device), self.options)
-        seeds = dropout_seeds(self.options.seed, epoch, part).to(self.device)
-        logits, _ = self.network(features, lengths, seeds)
+        logits, _ = self.network(*self.inputs(part, epoch))
         return factor * self.objective.loss(logits, part)
+
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
+        """What the classifier takes in training: features (row, feature), their lengths, and seeds of dropout."""
+        features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
+        return features, lengths, dropout_seeds(self.options.seed, epoch, batch).to(self.device)
 
     def validate(self) -> Validation:
         """Loss and confusion of the validation part."""

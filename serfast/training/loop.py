@@ -3,10 +3,10 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from serfast import atomic, metrics
 from serfast.training.checkpoint import load_tensors, merge_tensors, save_tensors, select_tensors
 from serfast.training.distributed import ALONE, Ranks
 from serfast.training.options import TrainingOptions
+from serfast.training.random_stream import RandomStream
 
-__all__ = ["CHECKPOINT", "EpochRecord", "Task", "Validation", "run_epochs"]
+__all__ = ["CHECKPOINT", "EpochRecord", "Step", "Task", "TrainingSteps", "Validation", "run_epochs", "training_steps"]
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 
@@ -69,6 +70,18 @@ class EpochRecord:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step that training wants: the loss of ``batch``, whose random numbers come from ``stream``."""
+
+    batch: NDArray[np.int64]
+    epoch: int
+    stream: RandomStream
+
+
+TrainingSteps: TypeAlias = Generator[Step, tuple[Tensor, float], tuple[EpochRecord, ...]]
+
+
 @dataclass
 class _State:
     model: nn.Module
@@ -106,6 +119,34 @@ def run_epochs(
     Raises:
         ValueError: if the loss is not finite, or ``folder`` is not the same to all.
     """
+    training = training_steps(task, options, folder=folder, device=device, ranks=ranks, on_epoch=on_epoch)
+    try:
+        step = next(training)
+        while True:
+            started = time.monotonic()
+            with step.stream:
+                loss = task.loss(step.batch, step.epoch)
+            loss.backward()
+            step = training.send((loss.detach(), time.monotonic() - started))
+    except StopIteration as end:
+        history: tuple[EpochRecord, ...] = end.value
+        return history
+
+
+def training_steps(
+    task: Task,
+    options: TrainingOptions,
+    *,
+    folder: Path,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainingSteps:
+    """The steps of :func:`run_epochs`, which somebody else makes.
+
+    Yields each step that is to be made, and wants to be sent its loss, when the parameters hold the gradients, and the
+    seconds it took. Returns the epochs.
+    """
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
     state = _State(task.model, optimizer, _copy(task.model) if options.averaging else {})
@@ -115,13 +156,13 @@ def run_epochs(
     if ranks.mean(len(state.history)) != len(state.history):
         raise ValueError(f"folder must be the same to all processes, got {folder}")
     while not state.finished(options):
-        started = time.monotonic()
-        loss = ranks.mean(_train_epoch(state, task, options, device, ranks.rank))
+        own_loss, seconds = yield from _train_epoch(state, task, options, device, ranks.rank)
+        loss = ranks.mean(own_loss)
         if not np.isfinite(loss):
             raise ValueError(
                 f"learning_rate must keep the loss finite, got loss {loss} at rate {options.learning_rate}"
             )
-        record = _validate(state, task, options, ranks, loss=loss, started=started)
+        record = _validate(state, task, options, ranks, loss=loss, seconds=seconds)
         state.history.append(record)
         if ranks.rank == 0:
             _save(state, checkpoint)
@@ -132,26 +173,28 @@ def run_epochs(
     return tuple(state.history)
 
 
-def _train_epoch(state: _State, task: Task, options: TrainingOptions, device: torch.device, rank: int) -> float:
+def _train_epoch(
+    state: _State, task: Task, options: TrainingOptions, device: torch.device, rank: int
+) -> Generator[Step, tuple[Tensor, float], tuple[float, float]]:
     epoch = len(state.history) + 1
     batches = task.batches(epoch)
-    total, n_trained = torch.zeros((), device=device), 0
+    total, n_trained, seconds = torch.zeros((), device=device), 0, 0.0
     parameters = state.optimizer.param_groups[0]["params"]
+    stream = RandomStream([options.seed, epoch, rank], device)
     state.model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch, rank]).generate_state(1)[0]))
-        for place, batch in enumerate(batches):
-            n_steps = (epoch - 1) * len(batches) + place
-            state.optimizer.param_groups[0]["lr"] = _rate(options, n_steps / (options.n_epochs * len(batches)))
-            loss = task.loss(batch, epoch)
-            state.optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-            state.optimizer.step()
-            _average(state, options, n_steps)
-            total += loss.detach() * len(batch)
-            n_trained += len(batch)
-    return float(total) / n_trained
+    for place, batch in enumerate(batches):
+        n_steps = (epoch - 1) * len(batches) + place
+        state.optimizer.param_groups[0]["lr"] = _rate(options, n_steps / (options.n_epochs * len(batches)))
+        state.optimizer.zero_grad()
+        loss, took = yield Step(batch, epoch, stream)
+        started = time.monotonic()
+        torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
+        state.optimizer.step()
+        _average(state, options, n_steps)
+        total += loss * len(batch)
+        n_trained += len(batch)
+        seconds += took + time.monotonic() - started
+    return float(total) / n_trained, seconds
 
 
 def _rate(options: TrainingOptions, progress: float) -> float:
@@ -173,8 +216,9 @@ def _average(state: _State, options: TrainingOptions, n_steps: int) -> None:
 
 
 def _validate(
-    state: _State, task: Task, options: TrainingOptions, ranks: Ranks, *, loss: float, started: float
+    state: _State, task: Task, options: TrainingOptions, ranks: Ranks, *, loss: float, seconds: float
 ) -> EpochRecord:
+    started = time.monotonic()
     last = _copy(state.model) if state.average else {}
     if state.average:
         state.model.load_state_dict(state.average)
@@ -187,7 +231,7 @@ def _validate(
         state.best = _copy(state.model)
     if state.average:
         state.model.load_state_dict(last)
-    seconds = time.monotonic() - started
+    seconds += time.monotonic() - started
     return EpochRecord(len(state.history) + 1, options.n_epochs, loss, found.loss, ua, wa, macro_f1, best, seconds)
 
 

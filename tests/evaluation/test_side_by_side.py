@@ -1,0 +1,83 @@
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import serfast
+from serfast import FeatureStore, Recognizer, Result
+from serfast.evaluation.experiment import run_system
+from serfast.evaluation.progress import Progress
+from serfast.evaluation.protocol import make_protocol
+from serfast.evaluation.rivals import FunctionalsSvm
+
+QUICK = {"n_units": 8, "n_epochs": 3, "batch_size": 6, "encoder_dropout": 0.2, "progress": False}
+
+
+@pytest.fixture
+def store(make_store: Callable[..., FeatureStore], tmp_path: Path) -> FeatureStore:
+    return make_store(tmp_path / "store", n_speakers=4, n_utterances=12)
+
+
+@pytest.mark.parametrize("scheme", ["joint", "greedy"])
+def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_path: Path, scheme: str):
+    alone = serfast.cross_validate(store, output=tmp_path / "alone", scheme=scheme, **QUICK)
+    together = serfast.cross_validate(store, output=tmp_path / "together", side_by_side=True, scheme=scheme, **QUICK)
+    assert together == Result.load(tmp_path / "together")
+    for one, other in zip(alone.predictions, together.predictions, strict=True):
+        assert (one.key, one.fold) == (other.key, other.fold)
+        assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
+        ranked = sorted(one.probabilities.values())
+        assert one.predicted == other.predicted or ranked[-1] - ranked[-2] < 1e-3
+    for fold in together.folds:
+        assert Recognizer.load(tmp_path / "together" / "folds" / fold.name).emotions == store.corpus.emotions
+    assert not list((tmp_path / "together").rglob("checkpoint.safetensors"))
+
+
+def test_a_stopped_run_goes_on_and_may_change_its_way(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = serfast.cross_validate(store, output=tmp_path / "whole", side_by_side=True, **QUICK)
+    n_epochs = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal n_epochs
+        n_epochs += 1
+        if n_epochs == 6:
+            raise KeyboardInterrupt
+
+    for side_by_side in (True, False):
+        output, n_epochs = tmp_path / str(side_by_side), 0
+        with monkeypatch.context() as patch:
+            patch.setattr("serfast.evaluation.fold_reports.FoldReport.epoch", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                serfast.cross_validate(store, output=output, side_by_side=True, **QUICK)
+        lines = [path.read_text().splitlines() for path in output.rglob("metrics.jsonl")]
+        assert sum(map(len, lines)) == 6
+        assert {json.loads(line)["epoch"] for own in lines for line in own} == {1, 2}
+        resumed = serfast.cross_validate(store, output=output, side_by_side=side_by_side, **QUICK)
+        for one, other in zip(whole.predictions, resumed.predictions, strict=True):
+            assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
+
+
+def test_the_time_of_a_step_is_shared_out(store: FeatureStore, tmp_path: Path):
+    started = time.monotonic()
+    result = serfast.cross_validate(store, output=tmp_path / "run", side_by_side=True, **QUICK)
+    assert 0 < result.training_seconds < time.monotonic() - started
+
+
+def test_other_systems_are_refused(store: FeatureStore, tmp_path: Path):
+    with pytest.raises(ValueError, match="side_by_side must be False for systems other than a Recipe, got Functionals"):
+        run_system(
+            FunctionalsSvm(),
+            store,
+            make_protocol("paper", store),
+            output=tmp_path / "run",
+            base_output=tmp_path / "base",
+            exclude=(),
+            device=torch.device("cpu"),
+            progress=Progress(False),
+            side_by_side=True,
+        )

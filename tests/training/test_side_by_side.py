@@ -1,0 +1,147 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import serfast
+from serfast import FeatureStore, ModelOptions, TrainingOptions
+from serfast.corpora.folds import leave_one_speaker_out
+from serfast.training import EpochRecord, TrainedModel, side_by_side, train_model, train_side_by_side
+
+CPU = torch.device("cpu")
+MODEL = ModelOptions(n_units=8, encoder_dropout=0.2, pooling_dropout=0.3, decoder_dropout=0.2, n_decoder=6)
+OPTIONS = TrainingOptions(
+    n_epochs=6,
+    patience=2,
+    batch_size=5,
+    learning_rate=1e-2,
+    schedule="one_cycle",
+    weight_decay=0.01,
+    gradient_clip=0.5,
+    averaging=0.9,
+    class_weights=True,
+    label_smoothing=0.1,
+    tempo_change=0.1,
+    noise=0.1,
+    n_masked=3,
+)
+QUICK = {"n_units": 8, "n_epochs": 3, "batch_size": 6, "encoder_dropout": 0.2, "progress": False}
+
+
+@pytest.fixture
+def store(make_store: Callable[..., FeatureStore], tmp_path: Path) -> FeatureStore:
+    """Four speakers with fewer and fewer utterances: folds of different sizes."""
+    whole = make_store(tmp_path / "store", n_speakers=4, n_utterances=18)
+    dropped = [9 * number for number in range(8)]
+    return whole.restrict(index for index in range(40 + 18) if index not in dropped)
+
+
+def both_ways(
+    store: FeatureStore, folder: Path, model: ModelOptions, options: TrainingOptions, n_folds: int = 3
+) -> tuple[list[TrainedModel], list[TrainedModel]]:
+    folds = leave_one_speaker_out(store.corpus)[:n_folds]
+    names = [f"{way}-{fold.name}" for way in ("alone", "together") for fold in folds]
+    folders = [folder / name for name in names]
+    for place in folders:
+        place.mkdir(parents=True)
+    alone = [
+        train_model(store, fold, model, options, folder=place, device=CPU)
+        for fold, place in zip(folds, folders[:n_folds], strict=True)
+    ]
+    together = train_side_by_side(
+        store, folds, model, options, folders=folders[n_folds:], device=CPU, on_epochs=[ignore] * n_folds
+    )
+    return alone, together
+
+
+def ignore(record: EpochRecord) -> None:
+    del record
+
+
+def assert_alike(one: TrainedModel, other: TrainedModel) -> None:
+    others = other.model.state_dict()
+    for name, expected in one.model.state_dict().items():
+        np.testing.assert_allclose(others[name].numpy(), expected.numpy(), atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("pooling", ["eq9", "eq8", "mean", "last"])
+def test_each_fold_is_trained_as_it_is_alone(store: FeatureStore, tmp_path: Path, pooling: str):
+    model = dataclasses.replace(MODEL, pooling=pooling)
+    for one, other in zip(*both_ways(store, tmp_path, model, OPTIONS), strict=True):
+        assert_alike(one, other)
+        assert len(one.history) == len(other.history)
+        for alone, together in zip(one.history, other.history, strict=True):
+            assert together.loss == pytest.approx(alone.loss, abs=1e-4)
+            assert (together.validation_ua, together.best) == (alone.validation_ua, alone.best)
+
+
+def test_folds_share_their_steps_and_one_that_stops_leaves(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    members: list[int] = []
+    operator = side_by_side.blstm
+
+    def counted(*arguments: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        members.append(len(group.unique()))
+        return operator(*arguments, group=group)
+
+    monkeypatch.setattr(side_by_side, "blstm", counted)
+    options = dataclasses.replace(OPTIONS, n_epochs=12)
+    _, together = both_ways(store, tmp_path, MODEL, options, n_folds=4)
+    folds = leave_one_speaker_out(store.corpus)
+    n_steps = [
+        len(trained.history) * -(-len(fold.train) // options.batch_size)
+        for fold, trained in zip(folds, together, strict=True)
+    ]
+    assert len(set(n_steps)) > 1
+    expected = [sum(step < own for own in n_steps) for step in range(max(n_steps)) for _ in range(MODEL.n_layers)]
+    assert members == expected
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(store: FeatureStore, tmp_path: Path):
+    class StopError(Exception):
+        pass
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise StopError
+
+    folds = leave_one_speaker_out(store.corpus)[:3]
+    _, whole = both_ways(store, tmp_path, MODEL, OPTIONS)
+    folders = [tmp_path / f"stopped-{fold.name}" for fold in folds]
+    for folder in folders:
+        folder.mkdir()
+    with pytest.raises(StopError):
+        train_side_by_side(store, folds, MODEL, OPTIONS, folders=folders, device=CPU, on_epochs=[ignore, stop, ignore])
+    n_epochs = [len((folder / "metrics.jsonl").read_text().splitlines()) for folder in folders]
+    assert n_epochs[1] == 2
+    resumed = train_side_by_side(store, folds, MODEL, OPTIONS, folders=folders, device=CPU, on_epochs=[ignore] * 3)
+    for one, other in zip(whole, resumed, strict=True):
+        assert_alike(one, other)
+        assert [record.epoch for record in other.history] == [record.epoch for record in one.history]
+
+
+def test_other_random_numbers_and_the_callers_stream_are_left_alone(store: FeatureStore, tmp_path: Path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    both_ways(store, tmp_path, MODEL, dataclasses.replace(OPTIONS, n_epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_cannot_be_trained_side_by_side_is_refused(store: FeatureStore, tmp_path: Path):
+    with pytest.raises(ValueError, match="direction must be both for training side by side, got 'forward'"):
+        serfast.cross_validate(store, output=tmp_path / "a", side_by_side=True, direction="forward", **QUICK)
+    with pytest.raises(ValueError, match="jobs must be None with side_by_side, got 2"):
+        serfast.cross_validate(store, output=tmp_path / "b", side_by_side=True, jobs=2, **QUICK)
+    with pytest.raises(TypeError, match="side_by_side must be True or False, got 'yes'"):
+        serfast.cross_validate(store, output=tmp_path / "c", side_by_side="yes", **QUICK)
+    huge = {**QUICK, "learning_rate": 1e30, "weight_decay": 1e30}
+    with pytest.raises(ValueError, match="fold speaker_s0: learning_rate must keep the loss finite"):
+        serfast.cross_validate(store, output=tmp_path / "d", side_by_side=True, **huge)
+    options = TrainingOptions(scheme="greedy")
+    with pytest.raises(ValueError, match="scheme must be joint for training side by side, got 'greedy'"):
+        train_side_by_side(store, [], MODEL, options, folders=[], device=CPU, on_epochs=[])
