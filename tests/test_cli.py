@@ -189,7 +189,10 @@ def test_paper_runs_the_rows_named_and_writes_table_and_figures(corpus_root: Pat
     names = {path.name for path in figures.iterdir()}
     assert {"correlations.csv", "figure-4.png", "voicing.svg", "position.png"} <= names
     assert [name for name in names if name.startswith("figure-3") and name.endswith("png")] == [
-        f"figure-3-{Path(UTTERANCE).stem}.png"
+        f"figure-3-{UTTERANCE.removesuffix('.wav').replace('/', '%2F')}.png"
     ]
     assert len(list(csv.DictReader((figures / "correlations.csv").open()))) == 32
     assert "rows must be among lstm_last" in run("paper", "synthetic", corpus_root, "--rows", "best", code=1).stderr
+    for wrong in ("lr=1", "progress=false"):
+        process = run("paper", "synthetic", corpus_root, "--set", wrong, code=1)
+        assert re.search(f"options must be among n_decoder_final, .*, got {wrong.split('=')[0]}", process.stderr)

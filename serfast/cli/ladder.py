@@ -53,9 +53,12 @@ def paper(
 
     A finished fold of a row is never trained again: a stopped run goes on when the same command is run again.
     """
+    from serfast.evaluation.ladder import LadderOptions
     from serfast.reports import paper as run_paper
     from serfast.reports import paper_table, paper_table_remarks
 
+    settings = parse_settings(options)
+    LadderOptions.from_options(**settings)  # a wrong name is said before anything else happens
     output = output or Path("runs") / f"paper-{corpus}"
     found = run_paper(
         load(corpus, root, emotions),
@@ -68,7 +71,7 @@ def paper(
         jobs=jobs,
         utterances=utterance or None,
         device=device,
-        **parse_settings(options),
+        **settings,
     )
     print_table(paper_table(found))
     for remark in paper_table_remarks(found):

@@ -4,8 +4,9 @@ Source: Huang and Narayanan (2016), sections 2 to 4.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,6 +56,20 @@ class LadderOptions:
     def __post_init__(self) -> None:
         for name in ("n_units", "n_units_final", "n_decoder_final"):
             require(name, "be at least 1", getattr(self, name), integer(name, getattr(self, name)) >= 1)
+
+    @classmethod
+    def from_options(cls, **options: Any) -> "LadderOptions":
+        """The defaults, with options changed by name.
+
+        Raises:
+            TypeError: if a name is no option.
+            ValueError: if a size is below 1.
+        """
+        known = sorted(option.name for option in fields(cls))
+        unknown = sorted(options.keys() - set(known))
+        if unknown:
+            raise TypeError(f"options must be among {', '.join(known)}, got {', '.join(unknown)}")
+        return cls(**options)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -42,9 +43,9 @@ def paper(
     """Run every system that the paper compares or builds on, and write its table and figures into ``output``.
 
     ``table.md``, ``table.csv`` and ``table.tex`` are table 1. For each row with attention, ``attention/ROW`` holds
-    figure 3 of some utterances, figure 4, attention by voicing and by position, and ``correlations.csv`` behind them. A
-    run that was stopped goes on where it stopped; what is finished is read back. Systems that build on the same encoder
-    share it.
+    figure 3 of some utterances (``/`` of a key is ``%2F`` in the file's name), figure 4, attention by voicing and by
+    position, and ``correlations.csv`` behind them. A run that was stopped goes on where it stopped; what is finished is
+    read back. Systems that build on the same encoder share it.
 
     Args:
         corpus: a corpus whose recordings exist.
@@ -64,17 +65,19 @@ def paper(
         The rows of the table, each with its scores and its test against the baseline.
 
     Raises:
-        TypeError: if an option is not known.
-        ValueError: as for :func:`serfast.cross_validate`.
+        TypeError: if an option is not known, or ``utterances`` is a single string.
+        ValueError: as for :func:`serfast.cross_validate`, or if ``utterances`` names none of the corpus.
         CorpusError: if data on disk break a rule.
 
     Source: Huang and Narayanan (2016), table 1, figures 3 and 4.
     """
     output, shown = Path(output), Progress(progress)
     place = None if store is None else Path(store)
+    sizes = LadderOptions.from_options(**options)
+    _check_drawn(corpus, utterances or (), exclude)
     found = run_ladder(
         corpus,
-        LadderOptions(**options),
+        sizes,
         output=output,
         protocol=protocol,
         rungs=rows,
@@ -100,6 +103,15 @@ def paper(
     return compared
 
 
+def _check_drawn(corpus: Corpus, utterances: Sequence[str], exclude: Sequence[str]) -> None:
+    if isinstance(utterances, str):
+        raise TypeError(f"utterances must be a list of keys, got the single string {utterances!r}")
+    drawable = {utterance.key for utterance in corpus.utterances} - set(exclude)
+    unknown = sorted(set(utterances) - drawable)
+    if unknown:
+        raise ValueError(f"utterances must hold keys of utterances that are not excluded, got {', '.join(unknown)}")
+
+
 def _draw_attention(
     row: LadderRow, features: FeatureStore, annotations: FeatureStore, *, folder: Path, keys: Sequence[str] | None
 ) -> None:
@@ -112,7 +124,8 @@ def _draw_attention(
         save_figure(draw(study), folder / name)
     chosen = _typical(study) if keys is None else keys
     for frames in attention_frames(result, features, annotations, keys=chosen, device="cpu"):
-        save_figure(draw_frames(frames), folder / f"figure-3-{Path(frames.prediction.key).stem}")
+        name = quote(frames.prediction.key.removesuffix(".wav"), safe=" #")  # a/1.wav and b/1.wav are two
+        save_figure(draw_frames(frames), folder / f"figure-3-{name}")
 
 
 def _typical(study: AttentionStudy) -> list[str]:
