@@ -38,7 +38,7 @@ class LadderOptions:
     """Sizes and epochs of the ladder's systems; the sizes are the paper's.
 
     Attributes:
-        n_units: LSTM units per direction of all systems but the final model.
+        n_units: LSTM units per direction of all systems but the final model, rivals included.
         n_units_final: those of the final model.
         n_decoder_final: units of the final model's hidden decoder layer.
         pooling_dropout: share of the elements of the scaled vectors that greedy + dropout and the final model drop.
@@ -113,8 +113,8 @@ def ladder(options: LadderOptions, seed: int = 0) -> tuple[Rung, ...]:
         Rung("mean_large", "Encoder of the final model, mean", "", _recipe(replace(large, pooling="mean"), training)),
         *attention("final", "Final model", final, greedy),
         Rung("han", "Han et al. 2014: segments, DNN, ELM", "", HanSegments(training=training)),
-        Rung("lee", "Lee and Tashev 2015: CTC BLSTM, ELM", "", LeeCtc(training=training)),
-        Rung("ghosh", "Ghosh et al. 2016: bottleneck, BLSTM", "", GhoshBottleneck(training=training)),
+        Rung("lee", "Lee and Tashev 2015: CTC BLSTM, ELM", "", LeeCtc(n_units=options.n_units, training=training)),
+        Rung("ghosh", "Ghosh et al. 2016: bottleneck, BLSTM", "", _bottleneck(options, training)),
         Rung("svm", "SVM on functionals", "", FunctionalsSvm()),
         Rung("svm_speaker", "SVM, each speaker standardised", "", FunctionalsSvm(normalisation="speaker")),
     )
@@ -189,6 +189,13 @@ def ladder_features(
 
 def _recipe(model: ModelOptions, training: TrainingOptions) -> Recipe:
     return Recipe(model=model, training=training)
+
+
+def _bottleneck(options: LadderOptions, training: TrainingOptions) -> GhoshBottleneck:
+    usual = GhoshBottleneck()
+    most = {name: min(getattr(options, name), getattr(usual.pretraining, name)) for name in ("n_epochs", "patience")}
+    model = replace(usual.model, n_units=options.n_units)
+    return GhoshBottleneck(pretraining=replace(usual.pretraining, **most), model=model, training=training)
 
 
 def _with_bases(rungs: Sequence[Rung], names: Sequence[str] | None) -> list[Rung]:

@@ -9,6 +9,7 @@ from serfast.evaluation import LadderRow, Result, experiment
 from serfast.evaluation.fold_reports import FoldReport
 from serfast.evaluation.ladder import BASELINE, LadderOptions, ladder, run_ladder
 from serfast.evaluation.progress import Progress
+from serfast.evaluation.rivals import GhoshBottleneck
 from serfast.training import EpochRecord
 
 TINY = LadderOptions(n_units=6, n_units_final=8, n_decoder_final=5, n_epochs=2)
@@ -51,6 +52,17 @@ def test_the_papers_values_are_those_of_its_sections():
     assert by_name["attention_eq9"].base is None
     assert by_name["greedy_eq9"].base == by_name["greedy_dropout_eq8"].base == by_name["mean"]
     assert by_name["lstm_last_reversed"].model.direction == "reverse"
+
+
+def test_sizes_and_epochs_hold_for_the_rivals_too():
+    by_name = {rung.name: rung.system for rung in ladder(LadderOptions(n_units=6, n_epochs=2, patience=1), seed=3)}
+    lee, ghosh = by_name["lee"], by_name["ghosh"]
+    assert lee.n_units == ghosh.model.n_units == by_name["mean"].model.n_units == 6
+    for training in (by_name["han"].training, lee.training, ghosh.training):
+        assert (training.n_epochs, training.patience, training.seed) == (2, 1, 3)
+    assert (ghosh.pretraining.n_epochs, ghosh.pretraining.patience) == (2, 1)
+    usual = {rung.name: rung.system for rung in ladder(LadderOptions())}
+    assert usual["ghosh"].pretraining == GhoshBottleneck().pretraining
 
 
 def test_every_rung_runs_under_one_protocol_and_is_read_back(
