@@ -116,12 +116,19 @@ class Recognizer:
     def enroll(self, paths: Sequence[str | Path]) -> "Recognizer":
         """A recognizer for one speaker, whose recordings it standardises with the statistics of these.
 
-        They need no label; the more of them and the more emotions in them, the better.
+        They need no label; the more of them and the more emotions in them, the better. For another speaker begin with
+        the recognizer as it was loaded.
 
         Raises:
-            ValueError: if no recording is given.
+            ValueError: if no recording is given, or there is a normaliser already: of the training part, which the
+                model was made for, or of a speaker.
             CorpusError: naming the file, if a recording cannot be read.
         """
+        if self.normaliser is not None:
+            raise ValueError(
+                "the recognizer must be one as loaded that was trained with normalisation 'speaker' to enroll "
+                "recordings, got one that has a normaliser"
+            )
         clips = self._read(paths)
         if not len(clips.lengths):
             raise ValueError("paths must name at least one recording to enroll, got none")

@@ -77,6 +77,30 @@ def test_misuse_is_named(recognizer: Recognizer, tmp_path: Path):
         recognizer.predict(["a.wav"], batch_size=0)
 
 
+def test_a_speaker_who_is_enrolled_gets_the_answers_of_the_cross_validation(tmp_path: Path):
+    corpus = serfast.corpora.synthetic.generate(tmp_path / "corpus", n_speakers=4, n_utterances=4)
+    result = serfast.cross_validate(corpus, output=tmp_path / "cv", normalisation="speaker", **QUICK)
+    path_of = {utterance.key: utterance.path for utterance in corpus.utterances}
+    for fold in result.folds[:2]:
+        answered = {path_of[row.key]: row.probabilities for row in result.predictions if row.fold == fold.name}
+        loaded = Recognizer.load(tmp_path / "cv" / "folds" / fold.name)
+        found = loaded.enroll(list(answered)).predict(list(answered))
+        assert {prediction.path: prediction.probabilities for prediction in found} == answered
+
+
+def test_only_a_model_that_needs_a_speaker_enrolls_one(
+    recognizer: Recognizer, tiny_store: FeatureStore, tmp_path: Path, clips: list[Path]
+):
+    with pytest.raises(ValueError, match="to enroll recordings, got one that has a normaliser"):
+        recognizer.enroll(clips)
+    serfast.train(tiny_store, output=tmp_path / "speaker", normalisation="speaker", **QUICK)
+    enrolled = Recognizer.load(tmp_path / "speaker").enroll(clips[:2])
+    with pytest.raises(ValueError, match="to enroll recordings, got one that has a normaliser"):
+        enrolled.enroll(clips[2:])
+    with pytest.raises(ValueError, match="at least one recording to enroll, got none"):
+        Recognizer.load(tmp_path / "speaker").enroll([])
+
+
 def test_another_corpus_is_scored_and_a_seen_one_refused(tmp_path: Path):
     corpora = []
     for name, seed in (("first", 0), ("second", 1)):
