@@ -116,7 +116,9 @@ def ladder(options: LadderOptions, seed: int = 0) -> tuple[Rung, ...]:
         Rung("lee", "Lee and Tashev 2015: CTC BLSTM, ELM", "", LeeCtc(n_units=options.n_units, training=training)),
         Rung("ghosh", "Ghosh et al. 2016: bottleneck, BLSTM", "", _bottleneck(options, training)),
         Rung("svm", "SVM on functionals", "", FunctionalsSvm()),
-        Rung("svm_speaker", "SVM, each speaker standardised", "", FunctionalsSvm(normalisation="speaker")),
+        Rung(
+            "svm_speaker", "SVM, each speaker standardised (transductive)", "", FunctionalsSvm(normalisation="speaker")
+        ),
     )
 
 

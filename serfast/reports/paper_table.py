@@ -119,7 +119,7 @@ def paper_table_latex(rows: Sequence[ComparedRow]) -> str:
 
 
 def paper_table_remarks(rows: Sequence[ComparedRow]) -> list[str]:
-    """What a reader of the table must know: data, folds, how scores, intervals and tests are made, choices."""
+    """What a reader of the table must know: data, folds, how scores, intervals and tests are made, notes, choices."""
     result = rows[0].row.results[0]
     n_speakers = len({item.speaker for item in result.predictions})
     remarks = [
@@ -140,6 +140,7 @@ def paper_table_remarks(rows: Sequence[ComparedRow]) -> list[str]:
         remarks.append(f"no intervals and no tests: they resample speakers and need at least {MIN_BOOTSTRAP_SPEAKERS}")
     if result.excluded:
         remarks.append(f"excluded: {', '.join(result.excluded)}")
+    remarks += dict.fromkeys(note for row in rows for found in row.row.results for note in found.notes)
     if result.corpus == PAPER_CORPUS:
         remarks.append(f"WA of the paper: on {PAPER_N_UTTERANCES} utterances of four emotions")
     return remarks + [remark for row in rows for remark in _choices(row)]

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def test_the_papers_values_are_those_of_its_sections():
     assert by_name["attention_eq9"].base is None
     assert by_name["greedy_eq9"].base == by_name["greedy_dropout_eq8"].base == by_name["mean"]
     assert by_name["lstm_last_reversed"].model.direction == "reverse"
+
+
+def test_the_row_that_uses_recordings_of_test_speakers_says_so():
+    rungs = ladder(LadderOptions())
+    by_speaker = [rung.name for rung in rungs if '"normalisation": "speaker"' in json.dumps(rung.system.to_dict())]
+    assert by_speaker == [rung.name for rung in rungs if "transductive" in rung.title] == ["svm_speaker"]
 
 
 def test_sizes_and_epochs_hold_for_the_rivals_too():

@@ -122,7 +122,9 @@ def test_figures_of_the_paper_stand_beside_ours_on_its_corpus_only(
 
 
 def test_remarks_say_how_the_numbers_were_made(make_rows: Callable[..., tuple[ComparedRow, ...]]):
-    remarks = "\n".join(paper_table_remarks(make_rows(excluded=("a", "b"))))
+    notes = ("left out 3 of 75 utterances: boredom 3", "b.wav = a.wav")
+    remarks = "\n".join(paper_table_remarks(make_rows(excluded=("a", "b"), notes=notes)))
+    assert [remarks.count(note) for note in notes] == [1, 1]
     assert "72 utterances of 6 speakers, the test parts of 6 folds" in remarks
     assert "protocol leave_one_speaker_out, splits 5eed" in remarks
     assert "gains are over “Baseline”" in remarks
