@@ -113,3 +113,16 @@ def test_another_corpus_is_scored_and_a_seen_one_refused(tmp_path: Path):
         ValueError, match=r"must not hold recordings that the model was trained or selected on, got \d+"
     ):
         serfast.evaluate(tmp_path / "run", corpora[0], progress=False)
+
+
+def test_scores_on_another_corpus_that_use_each_speakers_recordings_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    first, second = (
+        serfast.corpora.synthetic.generate(tmp_path / str(seed), seed=seed, n_speakers=2, n_utterances=4)
+        for seed in (0, 1)
+    )
+    for normalisation in ("speaker", "training"):
+        serfast.train(first, output=tmp_path / normalisation, normalisation=normalisation, **QUICK)
+        serfast.evaluate(tmp_path / normalisation, second)
+        assert ("transductive" in capsys.readouterr().err) == (normalisation == "speaker")

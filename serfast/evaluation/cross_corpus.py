@@ -30,6 +30,9 @@ def evaluate(
 ) -> Scores:
     """Score the model of a training run, or of one fold, on the utterances of ``corpus``.
 
+    A model that was trained with normalisation "speaker" standardises each speaker with all of that speaker's
+    recordings in ``corpus``: its scores are transductive.
+
     Args:
         run: folder that :meth:`serfast.Recognizer.load` reads.
         corpus: labelled recordings whose emotions the model knows.
@@ -37,11 +40,11 @@ def evaluate(
         exclude: keys of utterances to leave out, such as broken recordings.
         batch_size: utterances at a time; changes nothing but speed.
         device: "auto", "cpu" or "cuda".
-        progress: print the extraction's progress to standard error.
+        progress: print where the work stands to standard error.
 
     Raises:
         ValueError: if the model does not know an emotion of the corpus or saw one of its recordings in training, or
-            if recordings are broken and not excluded.
+            if recordings are broken and not excluded, or a model that needs to know the speakers is not told one.
         CorpusError: if ``run`` is not a run.
     """
     recognizer = Recognizer.load(run, device=device)
@@ -55,6 +58,8 @@ def evaluate(
     features = corpus_features(corpus, recognizer.feature_options, store=store, progress=shown)
     features = without_excluded(features, exclude, progress=shown)
     _refuse_seen(Path(run), features)
+    if recognizer.normaliser is None:
+        shown.say("transductive: the features of each speaker are standardised with all of that speaker's recordings")
     indices: Sequence[int] = range(len(features.lengths))
     answers = recognizer.answer_store(features, indices, batch_size=batch_size)
     predictions = label_answers(answers.probabilities, recognizer.emotions, features, indices, fold="")
