@@ -20,9 +20,9 @@ class TrainingOptions:
 
     Attributes:
         scheme: "joint": the whole model at once. "greedy": first the model that pools with the mean; then, on its
-            frozen hidden vectors, pooling and decoder. "one_by_one": as greedy, but the pooling is trained with a
-            linear decoder and then frozen too, before the decoder is trained. Source of both: Huang and Narayanan
-            (2016), section 3.
+            frozen hidden vectors, which augmentation does not reach, pooling and decoder. "one_by_one": as greedy, but
+            the pooling is trained with a linear decoder and then frozen too, before the decoder is trained. Source of
+            both: Huang and Narayanan (2016), section 3.
         n_epochs: epochs of a stage at most.
         patience: epochs without a better validation UA after which a stage ends.
         selection: which epoch's weights are kept: that of the "best" validation UA, or the "last".
