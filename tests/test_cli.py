@@ -132,6 +132,15 @@ def test_evaluate_shows_a_finished_run(trained: Path):
     assert "validation part" in run("evaluate", trained).stdout
 
 
+def test_of_several_processes_the_first_prints(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "validation part" in run("evaluate", trained).stdout
+    monkeypatch.setenv("RANK", "1")
+    assert run("evaluate", trained).stdout == ""
+
+
 def test_an_error_is_one_line_and_a_traceback_under_debug(corpus_root: Path, tmp_path: Path):
     process = run("train", "emodb", tmp_path / "nowhere", code=1)
     assert process.stderr.startswith("error: ")

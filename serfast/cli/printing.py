@@ -15,7 +15,10 @@ __all__ = ["print_table", "show_result", "show_scores"]
 
 def show_result(result: "Result") -> None:
     from serfast.reports import fold_table
+    from serfast.training import launched
 
+    if launched().rank > 0:
+        return  # under torchrun the first process prints
     for note in result.notes:
         typer.echo(f"{result.corpus}: {note}")
     if result.excluded:

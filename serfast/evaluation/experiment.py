@@ -22,7 +22,7 @@ from serfast.evaluation.side_by_side import run_folds_side_by_side
 from serfast.evaluation.system import FoldContext, System
 from serfast.features import FeatureStore
 from serfast.ops import resolve_device
-from serfast.training import crew, n_processes
+from serfast.training import crew, launched
 
 __all__ = ["cross_validate", "run_system", "train"]
 
@@ -126,7 +126,7 @@ def _experiment(
     side_by_side: bool,
     progress: Progress,
 ) -> Result:
-    if n_processes() > 1:
+    if launched().size > 1:
         require("jobs", "be None under torchrun", jobs, jobs is None)
         require("side_by_side", "be False under torchrun", side_by_side, not side_by_side)
     with crew() as leads:

@@ -1,7 +1,7 @@
 """Training of one model: options, batches, the loop, checkpoints and answers of a trained model."""
 
 from serfast.training.classification import TrainedModel, base_options, train_model
-from serfast.training.distributed import crew, n_processes
+from serfast.training.distributed import crew, launched
 from serfast.training.inference import Answers, answer
 from serfast.training.loop import CHECKPOINT, EpochRecord, Task, Validation, run_epochs
 from serfast.training.options import TrainingOptions
@@ -18,7 +18,7 @@ __all__ = [
     "answer",
     "base_options",
     "crew",
-    "n_processes",
+    "launched",
     "run_epochs",
     "train_model",
     "train_side_by_side",

@@ -8,6 +8,7 @@ import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["ALONE", "Ranks", "crew", "n_processes", "together"]
+__all__ = ["ALONE", "Ranks", "crew", "launched", "together"]
 
 _LONGEST_WAIT = timedelta(days=7)  # of the followers, for a first process that extracts features, say
 
@@ -63,10 +64,15 @@ class Ranks:
 
 ALONE = Ranks(0, 1)
 
+_CREW = ContextVar("_CREW", default=ALONE)
+"""The processes that wait for calls of this one."""
 
-def n_processes() -> int:
-    """How many processes ``torchrun`` started; 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 1
+
+def launched() -> Ranks:
+    """The processes that ``torchrun`` started; without it, this one alone."""
+    if not distributed.is_torchelastic_launched():
+        return ALONE
+    return Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
 
 
 @contextmanager
@@ -75,27 +81,35 @@ def crew() -> Iterator[bool]:
 
     In a process that was not started by ``torchrun``, True.
     """
-    if n_processes() == 1:
+    ranks = launched()
+    if ranks.size == 1:
         yield True
         return
     if not distributed.is_initialized():
         _join()
-    if distributed.get_rank() == 0:
-        yield True
+    if ranks.rank == 0:
+        before = _CREW.set(ranks)
+        try:
+            yield True
+        finally:
+            _CREW.reset(before)
         _send(None)
         return
     while (call := _send(None)) is not None:
         function, arguments = call
-        function(*arguments, ranks=Ranks(distributed.get_rank(), distributed.get_world_size()))
+        function(*arguments, ranks=ranks)
     yield False
 
 
 def together(function: Callable[..., T], *arguments: Any, **of_first: Any) -> T:
-    """Call ``function(*arguments, ranks=...)`` in all processes of the crew, in the first with ``of_first`` too."""
-    if not distributed.is_initialized():
-        return function(*arguments, ranks=ALONE, **of_first)
-    _send((function, arguments))
-    return function(*arguments, ranks=Ranks(0, distributed.get_world_size()), **of_first)
+    """Call ``function(*arguments, ranks=...)`` in all processes of the crew, in the first with ``of_first`` too.
+
+    Outside :func:`crew` this process calls it alone.
+    """
+    ranks = _CREW.get()
+    if ranks.size > 1:
+        _send((function, arguments))
+    return function(*arguments, ranks=ranks, **of_first)
 
 
 def _join() -> None:

@@ -151,5 +151,6 @@ def test_processes_of_their_own_are_refused_under_torchrun(
 ):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="jobs must be None under torchrun, got 2"):
         serfast.cross_validate(store, output=tmp_path / "run", jobs=2, **SMALL)
