@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from pathlib import Path
 
@@ -113,6 +114,11 @@ def test_another_corpus_is_scored_and_a_seen_one_refused(tmp_path: Path):
         ValueError, match=r"must not hold recordings that the model was trained or selected on, got \d+"
     ):
         serfast.evaluate(tmp_path / "run", corpora[0], progress=False)
+    segments = [
+        dataclasses.replace(utterance, key=f"{utterance.key}#0-1", end_s=1.0) for utterance in corpora[0].utterances
+    ]
+    with pytest.raises(ValueError, match="must not hold recordings that the model was trained or selected on, got 32"):
+        serfast.evaluate(tmp_path / "run", dataclasses.replace(corpora[0], utterances=tuple(segments)), progress=False)
 
 
 def test_scores_on_another_corpus_that_use_each_speakers_recordings_say_so(

@@ -72,7 +72,8 @@ SetOption = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="Any option of FeatureOptions, ModelOptions or TrainingOptions, such as n_units=64, n_epochs=30, "
-        "learning_rate=0.001, pooling_dropout=0.5, seed=1, window_ms=32. A wrong name lists them all. Repeatable.",
+        "learning_rate=0.001, pooling_dropout=0.5, seed=1, window_ms=32. Of a list, such as n_units=[64,128], the "
+        "validation part of each fold chooses. A wrong name lists them all. Repeatable.",
     ),
 ]
 FeatureSetOption = Annotated[
@@ -122,14 +123,14 @@ def parse_settings(settings: list[str] | None) -> dict[str, Any]:
 
 
 def recipe_options(recipe: str, pooling: str, settings: list[str] | None) -> dict[str, Any]:
-    from serfast.evaluation import Recipe
+    from serfast.evaluation.recipe_choice import recipe_of
 
     options = parse_settings(settings)
     for name in ("pooling", "recipe"):
         if name in options:
             raise ValueError(f"--set must not name {name}, which has an option of its own: --{name}")
     options.update(recipe=recipe, pooling=pooling)
-    Recipe.from_options(**options)  # a wrong name or value is said before anything else happens
+    recipe_of(**options)  # a wrong name or value is said before anything else happens
     return options
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from serfast.corpora import Corpus
+from serfast.corpora import Corpus, Utterance, group_duplicates
 from serfast.errors import CorpusError
 from serfast.evaluation.corpus_features import corpus_features, without_excluded
 from serfast.evaluation.fold import FOLD, label_answers
 from serfast.evaluation.progress import Progress
-from serfast.evaluation.protocol import recording_ids
 from serfast.evaluation.results import read_json, score_predictions
 from serfast.evaluation.run_folder import SPLITS
 from serfast.features import FeatureStore
@@ -75,10 +74,25 @@ def _refuse_seen(run: Path, features: FeatureStore) -> None:
     if len(folds) != 1:
         raise CorpusError(f"{path} must list the fold {name} once, got it {len(folds)} times")
     seen = {splits["sources"][key] for part in ("train", "validation") for key in folds[0][part]}
-    ids = zip(features.corpus.utterances, recording_ids(features), strict=True)
-    shared = [utterance.key for utterance, recording in ids if recording in seen]
+    learned = {_placeholder(recording): recording.partition("#")[0] for recording in sorted(seen)}
+    groups = group_duplicates([*learned, *features.corpus.utterances], [*learned.values(), *features.sources])
+    shared = [item.key for group in groups if learned.keys() & set(group) for item in group if item not in learned]
     if shared:
         raise ValueError(
             f"corpus must not hold recordings that the model was trained or selected on, got {len(shared)} of them, "
             f"such as {shared[0]}"
         )
+
+
+def _placeholder(recording: str) -> Utterance:
+    """An utterance with the limits that :func:`serfast.evaluation.protocol.recording_ids` wrote."""
+    limits = recording.partition("#")[2]
+    start_s, _, end_s = limits.rpartition("-")
+    return Utterance(
+        key=recording,
+        path=Path(recording),
+        emotion="",
+        speaker=None,
+        start_s=float(start_s) if limits else 0.0,
+        end_s=float(end_s) if limits and end_s != "None" else None,
+    )

@@ -15,7 +15,7 @@ from serfast.evaluation.fold_reports import fold_reports
 from serfast.evaluation.parallel import run_folds
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import SINGLE, Protocol, lay_folds, make_protocol
-from serfast.evaluation.recipe import Recipe
+from serfast.evaluation.recipe_choice import recipe_of
 from serfast.evaluation.results import RESULT, FoldResult, Result, UtterancePrediction, score_predictions
 from serfast.evaluation.run_folder import claim
 from serfast.evaluation.side_by_side import run_folds_side_by_side
@@ -51,7 +51,8 @@ def train(
         device: "auto", "cpu" or "cuda".
         progress: print where the work stands to standard error.
         **options: ``recipe``, a name in :data:`serfast.evaluation.RECIPES`, and fields of FeatureOptions, ModelOptions
-            and TrainingOptions, such as ``pooling="eq9"``, which change what the recipe says.
+            and TrainingOptions, such as ``pooling="eq9"``, which change what the recipe says. Of a list, such as
+            ``n_units=[64, 128, 256]``, the validation part of each fold chooses one; the result names the choices.
 
     Raises:
         ValueError: if an option, the corpus or the folder does not fit, or recordings are broken and not excluded.
@@ -132,7 +133,7 @@ def _experiment(
     with crew() as leads:
         if not leads:
             return Result.load(output)
-        recipe = Recipe.from_options(**options)
+        recipe = recipe_of(**options)
         if isinstance(corpus, Corpus):
             lay_folds(protocol_name, corpus)  # what does not fit is said before hours of extraction, not after
         features = corpus_features(corpus, recipe.features, store=store, progress=progress)

@@ -1,7 +1,7 @@
 """A recipe: every choice of an experiment with an emotion classifier that is not the corpus and not the protocol."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from serfast.evaluation.system import FoldContext, FoldOutcome
@@ -47,11 +47,15 @@ SELECTED_ON = {"strong": ("emodb",)}
 
 @dataclass(frozen=True)
 class Recipe:
-    """How features are extracted, how the model is shaped and how it is trained."""
+    """How features are extracted, how the model is shaped and how it is trained.
+
+    ``name`` is the one in :data:`RECIPES` that it began with, whatever was changed since.
+    """
 
     features: FeatureOptions = field(default_factory=FeatureOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    name: str = "default"
 
     @classmethod
     def from_options(cls, recipe: str = "default", **options: Any) -> "Recipe":
@@ -73,13 +77,13 @@ class Recipe:
         if options:
             known = sorted(option.name for part in parts.values() for option in fields(part))
             raise TypeError(f"options must be among {', '.join(known)}, got {', '.join(sorted(options))}")
-        return cls(**parts)
+        return cls(**parts, name=recipe)
 
     @property
     def base(self) -> "Recipe | None":
         """Of a greedy scheme, the recipe of the model whose encoder is frozen."""
         base = base_options(self.model, self.training)
-        return None if base is None else Recipe(self.features, *base)
+        return None if base is None else Recipe(self.features, *base, self.name)
 
     def remarks(self, corpus: str) -> tuple[str, ...]:
         """What a reader of results on the corpus of that name must know."""
@@ -88,10 +92,8 @@ class Recipe:
             remarks.append(
                 "transductive: the features of each speaker are standardised with all of that speaker's recordings"
             )
-        any_seed = replace(self, training=replace(self.training, seed=0))
-        for name, corpora in SELECTED_ON.items():
-            if corpus in corpora and any_seed == Recipe.from_options(name):
-                remarks.append(f"selected on this corpus: the values of recipe {name} were chosen on {corpus}")
+        if corpus in SELECTED_ON.get(self.name, ()):
+            remarks.append(f"selected on this corpus: the values of recipe {self.name} were chosen on {corpus}")
         return tuple(remarks)
 
     def fit(self, context: FoldContext) -> FoldOutcome:
@@ -136,11 +138,19 @@ class Recipe:
             batch_size=self.training.batch_size,
             device=context.device,
         )
-        return FoldOutcome(answers.probabilities, len(trained.history), trained.best_epoch, trained.seconds)
+        selected = trained.history[trained.best_epoch - 1]
+        return FoldOutcome(
+            answers.probabilities,
+            len(trained.history),
+            trained.best_epoch,
+            trained.seconds,
+            validation_ua=selected.validation_ua,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Every choice by part and name, JSON-safe."""
         return {
+            "recipe": self.name,
             "features": self.features.to_dict(),
             "model": asdict(self.model),
             "training": asdict(self.training),

@@ -65,7 +65,7 @@ def paper(
         The rows of the table, each with its scores and its test against the baseline.
 
     Raises:
-        TypeError: if an option is not known, or ``utterances`` is a single string.
+        TypeError: if ``corpus`` is no corpus, an option is not known, or ``utterances`` is a single string.
         ValueError: as for :func:`serfast.cross_validate`, or if ``utterances`` names none of the corpus.
         CorpusError: if data on disk break a rule.
 
@@ -73,6 +73,10 @@ def paper(
     """
     output, shown = Path(output), Progress(progress)
     place = None if store is None else Path(store)
+    if not isinstance(corpus, Corpus):
+        raise TypeError(
+            f"corpus must be a Corpus, from which several kinds of features come, got {type(corpus).__name__}"
+        )
     sizes = LadderOptions.from_options(**options)
     _check_drawn(corpus, utterances or (), exclude)
     found = run_ladder(

@@ -39,11 +39,11 @@ def score_remarks(scores: Scores) -> str:
 
 
 def fold_table(result: Result) -> Table:
-    """UA, WA and macro-F1 of every fold, beside the epochs it took; emotions that a fold's truth lacks, if any."""
+    """UA, WA and macro-F1 of every fold, beside the epochs it took, what it chose and which emotions it lacks."""
     some_absent = any(fold.scores.absent for fold in result.folds)
-    table = _table(
-        "fold", "n", *(label for label, _ in _SCORES), "epoch", "s/epoch", *(["absent"] if some_absent else [])
-    )
+    some_choices = any(fold.choices for fold in result.folds)
+    last = [name for name, some in (("chosen", some_choices), ("absent", some_absent)) if some]
+    table = _table("fold", "n", *(label for label, _ in _SCORES), "epoch", "s/epoch", *last)
     for fold in result.folds:
         cells = [
             fold.name,
@@ -52,7 +52,9 @@ def fold_table(result: Result) -> Table:
             f"{fold.best_epoch}/{fold.n_epochs}",
             f"{fold.seconds / fold.n_epochs:.1f}" if fold.n_epochs else "-",
         ]
-        _add_row(table, *cells, *([", ".join(fold.scores.absent)] if some_absent else []))
+        cells += [", ".join(f"{name} {value}" for name, value in fold.choices.items())] * some_choices
+        cells += [", ".join(fold.scores.absent)] * some_absent
+        _add_row(table, *cells)
     return table
 
 

@@ -4,6 +4,7 @@ Source: Huang and Narayanan (2016), section 3.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from serfast.training.options import TrainingOptions
 
 __all__ = ["HeadTask", "HiddenCache", "cached_hidden", "train_head"]
 
+_SCRATCH = ".hidden-"
 _SHARE_OF_MEMORY = 0.5  # of what is free, that cached hidden vectors may fill
 
 
@@ -63,7 +65,9 @@ def cached_hidden(
     """Run the frozen encoder once over the utterances ``indices`` and keep its answers while the context lasts."""
     lengths = source.lengths[indices]
     shape = (int(lengths.sum()), n_units)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".hidden-") as scratch:
+    for left_behind in folder.glob(f"{_SCRATCH}*"):  # by a run that was killed
+        shutil.rmtree(left_behind)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
         if 4 * shape[0] * shape[1] <= _SHARE_OF_MEMORY * _free_bytes(device):
             rows = torch.empty(shape, device=device)
         else:

@@ -59,6 +59,7 @@ def test_cached_vectors_are_the_encoders_answers(
     monkeypatch.setattr(greedy, "_free_bytes", lambda device: n_free)
     base, _ = train_both(tiny_store, tmp_path / "run")
     indices = np.array([7, 3, 20, 11])
+    (tmp_path / ".hidden-of-a-killed-run").mkdir()
     hidden_of = base.model.encoder
     with cached_hidden(hidden_of, base.source, indices, n_units=16, batch_size=3, folder=tmp_path, device=CPU) as cache:
         assert len(list(tmp_path.glob(".hidden-*/rows.npy"))) == (n_free == 0)
