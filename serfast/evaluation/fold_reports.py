@@ -49,7 +49,7 @@ class FoldReport:
 
     def in_work(self) -> bool:
         """Whether a process has taken the fold and not finished it."""
-        return self.path.exists() and '"ua"' not in self.path.read_text(encoding="utf-8").splitlines()[-1]
+        return self.path.exists() and '"ua"' not in self.path.read_text(encoding="utf-8")
 
     def _append(self, report: dict[str, Any]) -> None:
         try:
