@@ -15,7 +15,7 @@ GENDERS = ("female", "male")
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One labelled recording, or one labelled segment of a recording.
 

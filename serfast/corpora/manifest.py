@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -54,14 +55,18 @@ def _utterance(path: Path, where: str, cells: Mapping[str, str]) -> Utterance:
     return Utterance(
         key=_key(path.parent, file, start_s, end_s),
         path=file,
-        emotion=cells["emotion"],
-        speaker=cells.get("speaker"),
+        emotion=sys.intern(cells["emotion"]),  # one string for all rows that say the same
+        speaker=_shared(cells.get("speaker")),
         gender=None if gender is None else _GENDER_NAMES[gender.lower()],
-        session=cells.get("session"),
+        session=_shared(cells.get("session")),
         start_s=start_s or 0.0,
         end_s=end_s,
-        split=split,
+        split=_shared(split),
     )
+
+
+def _shared(name: str | None) -> str | None:
+    return None if name is None else sys.intern(name)
 
 
 def _seconds(place: str, name: str, cells: Mapping[str, str]) -> float | None:

@@ -2,17 +2,19 @@
 
 A store is a folder. ``rows.f32`` holds float32 rows (row, feature), little-endian, utterances end to end.
 ``index.arrow`` maps each utterance to its first row and number of frames and carries its labels, so that a store alone
-is enough to train. Rows are written first and the index replaces the old one in a single step: what an interrupted
-extraction left behind the last index is cut off by the next.
+is enough to train; behind the utterances that it presents stand others that it keeps, without labels. Rows are written
+first and the index replaces the old one in a single step: what an interrupted extraction left behind the last index is
+cut off by the next.
 """
 
 import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from serfast.features.options import FeatureOptions
 
 __all__ = ["FeatureStore", "StoreWriter"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _ROWS, _INDEX = "rows.f32", "index.arrow"
 _SCHEMA = pa.schema(
     [
@@ -48,6 +50,7 @@ _SCHEMA = pa.schema(
 )
 _NO_LISTING: dict[str, Any] = {"corpus": None, "emotions": [], "notes": [], "broken": {}}
 """What the header says of the presented corpus while there is none."""
+_PLACE = ("key", "source", "first_row", "n_frames")
 _LABELS = tuple(field.name for field in dataclasses.fields(Utterance))
 
 
@@ -78,7 +81,7 @@ class FeatureStore:
                 serfast, or its rows were cut off.
         """
         path = Path(path)
-        entries, header = _read_index(path)
+        table, _, header = _read_index(path)
         if header["corpus"] is None:
             raise CorpusError(
                 f"{path} must be a finished feature store, got one whose extraction stopped: extract again"
@@ -86,9 +89,9 @@ class FeatureStore:
         options = FeatureOptions.from_dict(header["options"])
         if header["digest"] != options.digest():
             raise CorpusError(f"{path} must hold features of this version of serfast, got other ones: extract again")
-        utterances = tuple(_utterance(entry) for entry in entries)
-        corpus = Corpus(header["corpus"], utterances, tuple(header["emotions"]), tuple(header["notes"]))
-        needed = max((entry["first_row"] + entry["n_frames"] for entry in entries), default=0)
+        corpus = Corpus(header["corpus"], _utterances(table), tuple(header["emotions"]), tuple(header["notes"]))
+        first_rows, lengths = table["first_row"].to_numpy(), table["n_frames"].to_numpy()
+        needed = int((first_rows + lengths).max(initial=0))
         n_rows = _n_rows(path, len(header["feature_names"]))
         if n_rows < needed:
             raise CorpusError(f"{path / _ROWS} must hold {needed} rows, got {n_rows}: extract the features again")
@@ -97,9 +100,9 @@ class FeatureStore:
             corpus=corpus,
             options=options,
             feature_names=tuple(header["feature_names"]),
-            first_rows=np.array([entry["first_row"] for entry in entries], dtype=np.int64),
-            lengths=np.array([entry["n_frames"] for entry in entries], dtype=np.int64),
-            sources=tuple(entry["source"] for entry in entries),
+            first_rows=first_rows,
+            lengths=lengths,
+            sources=tuple(table["source"].to_pylist()),
             broken=header["broken"],
         )
 
@@ -144,6 +147,8 @@ class StoreWriter:
     def __init__(self, path: str | Path, options: FeatureOptions, feature_names: tuple[str, ...]) -> None:
         """Open the store in the folder ``path`` for writing, or begin one; wait while another process writes it.
 
+        A store in a folder that must not be written, as on a read-only file system, can still tell what it holds.
+
         Raises:
             ValueError: if the folder holds features of other options.
             CorpusError: if its index cannot be read.
@@ -151,24 +156,27 @@ class StoreWriter:
         self._path = Path(path)
         self._options, self._feature_names = options, feature_names
         self._path.mkdir(parents=True, exist_ok=True)
+        self._writable = os.access(self._path, os.W_OK)
         self._lock = FileLock(self._path / ".lock")
-        _acquire(self._lock, self._path)
+        if self._writable:
+            _acquire(self._lock, self._path)
         try:
             self._located: dict[tuple[str, str], tuple[int, int]] = {}
-            self._listed: list[dict[str, Any]] = []
+            self._listed = _SCHEMA.empty_table()
             self._listing: dict[str, Any] = _NO_LISTING
             self._n_rows = 0
             if (self._path / _INDEX).exists():
                 self._take_over()
-            self._stream = (self._path / _ROWS).open("r+b" if (self._path / _ROWS).exists() else "w+b")
-            self._stream.truncate(4 * self._n_rows * len(feature_names))
-            self._stream.seek(0, os.SEEK_END)
+            if self._writable:
+                self._stream = (self._path / _ROWS).open("r+b" if (self._path / _ROWS).exists() else "w+b")
+                self._stream.truncate(4 * self._n_rows * len(feature_names))
+                self._stream.seek(0, os.SEEK_END)
         except BaseException:
             self._lock.release()
             raise
 
     def _take_over(self) -> None:
-        entries, header = _read_index(self._path)
+        listed, unlisted, header = _read_index(self._path)
         if header["digest"] != self._options.digest():
             stored = header["options"]
             differing = [
@@ -181,46 +189,53 @@ class StoreWriter:
                 f"{', '.join(differing) or 'an earlier version of serfast'}: name another folder"
             )
         n_rows = _n_rows(self._path, len(self._feature_names))
-        for entry in entries + header["unlisted"]:
-            end = entry["first_row"] + entry["n_frames"]
-            if end <= n_rows:  # rows that were cut off are extracted again
-                self._located[entry["key"], entry["source"]] = (entry["first_row"], entry["n_frames"])
-                self._n_rows = max(self._n_rows, end)
-        if len(entries) == sum((entry["key"], entry["source"]) in self._located for entry in entries):
-            self._listed, self._listing = entries, {name: header[name] for name in _NO_LISTING}
+        for key, source, first_row, count in chain(_places(listed), _places(unlisted)):
+            if first_row + count <= n_rows:  # rows that were cut off are extracted again
+                self._located[key, source] = (first_row, count)
+                self._n_rows = max(self._n_rows, first_row + count)
+        if all((key, source) in self._located for key, source, _, _ in _places(listed)):
+            self._listed, self._listing = listed, {name: header[name] for name in _NO_LISTING}
 
     def holds(self, key: str, source: str) -> bool:
         """Whether the utterance ``key`` has been written from the recording content ``source``."""
         return (key, source) in self._located
 
     def append(self, key: str, source: str, features: NDArray[np.float32]) -> None:
-        """Write the features (frame, feature) of one utterance behind the rows written so far."""
+        """Write the features (frame, feature) of one utterance behind the rows written so far.
+
+        Raises:
+            CorpusError: if the folder must not be written.
+        """
+        if not self._writable:
+            raise CorpusError(f"{self._path} must be writable to take the features of {key}, got a read-only folder")
         self._stream.write(np.ascontiguousarray(features, dtype="<f4").tobytes())
         self._located[key, source] = (self._n_rows, len(features))
         self._n_rows += len(features)
 
     def commit(self) -> None:
         """Make what was written so far survive a stop. What the store presents stays as it was."""
+        if not self._writable:
+            return
         self._stream.flush()
         os.fsync(self._stream.fileno())
-        present = {(entry["key"], entry["source"]) for entry in self._listed}
+        present = {(key, source) for key, source, _, _ in _places(self._listed)}
         header = {
             "format": FORMAT_VERSION,
             "options": self._options.to_dict(),
             "digest": self._options.digest(),
             "feature_names": list(self._feature_names),
             **self._listing,
-            "unlisted": [
-                {"key": key, "source": source, "first_row": place[0], "n_frames": place[1]}
-                for (key, source), place in self._located.items()
-                if (key, source) not in present
-            ],
+            "n_listed": len(self._listed),
         }
-        table = pa.Table.from_pylist(self._listed, schema=_SCHEMA.with_metadata({"serfast": json.dumps(header)}))
+        unlisted = [(*name, *place) for name, place in self._located.items() if name not in present]
+        columns = {name: [entry[number] for entry in unlisted] for number, name in enumerate(_PLACE)}
+        places = pa.table(columns, schema=pa.schema([_SCHEMA.field(name) for name in _PLACE]))
+        table = pa.concat_tables([self._listed, places], promote_options="default")
+        table = table.replace_schema_metadata({"serfast": json.dumps(header)})
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
-        atomic.write_bytes(self._path / _INDEX, sink.getvalue().to_pybytes())
+        atomic.write_bytes(self._path / _INDEX, sink.getvalue())
 
     def finish(self, corpus: Corpus, sources: dict[str, str], broken: dict[str, str]) -> FeatureStore:
         """Commit, and present the store as ``corpus``, without the utterances that have not been written.
@@ -236,12 +251,9 @@ class StoreWriter:
         written = [
             utterance for utterance in corpus.utterances if self.holds(utterance.key, sources.get(utterance.key, ""))
         ]
-        entries = [
-            _entry(utterance, sources[utterance.key], self._located[utterance.key, sources[utterance.key]])
-            for utterance in written
-        ]
-        if not {entry["key"] for entry in entries} < {entry["key"] for entry in self._listed}:
-            self._listed = entries
+        table = self._table(written, sources)
+        if not {utterance.key for utterance in written} < set(self._listed["key"].to_pylist()):
+            self._listed = table
             self._listing = {
                 "corpus": corpus.name,
                 "emotions": list(corpus.emotions),
@@ -254,16 +266,25 @@ class StoreWriter:
             corpus=dataclasses.replace(corpus, utterances=tuple(written)),
             options=self._options,
             feature_names=self._feature_names,
-            first_rows=np.array([entry["first_row"] for entry in entries], dtype=np.int64),
-            lengths=np.array([entry["n_frames"] for entry in entries], dtype=np.int64),
-            sources=tuple(entry["source"] for entry in entries),
+            first_rows=table["first_row"].to_numpy(),
+            lengths=table["n_frames"].to_numpy(),
+            sources=tuple(sources[utterance.key] for utterance in written),
             broken=broken,
         )
 
+    def _table(self, utterances: list[Utterance], sources: dict[str, str]) -> pa.Table:
+        places = [self._located[utterance.key, sources[utterance.key]] for utterance in utterances]
+        columns: dict[str, list[Any]] = {name: [getattr(item, name) for item in utterances] for name in _LABELS}
+        columns["path"] = [str(path) for path in columns["path"]]
+        columns["source"] = [sources[key] for key in columns["key"]]
+        columns["first_row"], columns["n_frames"] = [first for first, _ in places], [count for _, count in places]
+        return pa.table(columns, schema=_SCHEMA)
+
     def close(self) -> None:
         """Release the file. What was not committed is dropped by the next writer."""
-        self._stream.close()
-        self._lock.release()
+        if self._writable:
+            self._stream.close()
+            self._lock.release()
 
 
 def _acquire(lock: FileLock, path: Path) -> None:
@@ -279,16 +300,21 @@ def _n_rows(path: Path, n_features: int) -> int:
     return rows.stat().st_size // (4 * n_features) if rows.exists() else 0
 
 
-def _entry(utterance: Utterance, source: str, place: tuple[int, int]) -> dict[str, Any]:
-    labels = {name: getattr(utterance, name) for name in _LABELS}
-    return {**labels, "path": str(utterance.path), "source": source, "first_row": place[0], "n_frames": place[1]}
+def _places(table: pa.Table) -> Iterator[tuple[str, str, int, int]]:
+    # Key, source, first row and frames of every utterance
+    return zip(*(table[name].to_pylist() for name in _PLACE), strict=True)
 
 
-def _utterance(entry: dict[str, Any]) -> Utterance:
-    return Utterance(**{**{name: entry[name] for name in _LABELS}, "path": Path(entry["path"])})
+def _utterances(table: pa.Table) -> tuple[Utterance, ...]:
+    columns = {name: table[name].to_pylist() for name in _LABELS}
+    columns["path"] = [Path(path) for path in columns["path"]]
+    for name in ("emotion", "speaker", "gender", "session", "split"):  # few values, and as many strings as utterances
+        columns[name] = [value if value is None else sys.intern(value) for value in columns[name]]
+    return tuple(Utterance(*values) for values in zip(*columns.values(), strict=True))
 
 
-def _read_index(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_index(path: Path) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    # Utterances that are presented, others that are stored, and the header
     if not (path / _INDEX).is_file():
         raise CorpusError(f"{path} must be a feature store, got a folder without {_INDEX}")
     try:
@@ -299,4 +325,4 @@ def _read_index(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         raise CorpusError(f"{path / _INDEX} must be the index of a feature store, got {error}") from error
     if header["format"] != FORMAT_VERSION:
         raise CorpusError(f"{path / _INDEX} must have format {FORMAT_VERSION}, got {header['format']}: extract again")
-    return table.to_pylist(), header
+    return table[: header["n_listed"]], table[header["n_listed"] :], header

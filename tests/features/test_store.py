@@ -74,6 +74,39 @@ def test_rows_behind_the_last_commit_are_cut_off_and_extracted_again(corpus: Cor
     assert len(resumed.rows) == len(whole.rows)
 
 
+def _make_read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".lock").unlink(missing_ok=True)
+    folder.chmod(0o555)
+    access = os.access  # a superuser may write whatever the folder's mode, but not on a read-only file system
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and access(path, mode))
+
+
+def _state(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_a_read_only_store_serves_the_corpus_and_parts_of_it(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = extract_corpus(corpus, tmp_path / "store")
+    _make_read_only(tmp_path / "store", monkeypatch)
+    before = _state(tmp_path / "store")
+    again = extract_corpus(corpus, tmp_path / "store")
+    assert again.corpus == whole.corpus
+    assert np.array_equal(again.gather(range(4)), whole.gather(range(4)))
+    fewer = load_corpus("csv", tmp_path / "manifest.csv", emotions=["sad", "angry"])
+    assert np.array_equal(extract_corpus(fewer, tmp_path / "store").gather([2]), whole.gather([3]))
+    assert _state(tmp_path / "store") == before
+
+
+def test_a_read_only_store_takes_nothing_new(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    extract_corpus(corpus, tmp_path / "store")
+    write_tone(corpus.utterances[1].path, 333)
+    _make_read_only(tmp_path / "store", monkeypatch)
+    with pytest.raises(CorpusError, match=r"must be writable to take the features of 1\.wav, got a read-only folder"):
+        extract_corpus(corpus, tmp_path / "store")
+
+
 def test_a_subset_of_emotions_keeps_the_others_features(corpus: Corpus, tmp_path: Path):
     extract_corpus(corpus, tmp_path / "store")
     fewer = load_corpus("csv", tmp_path / "manifest.csv", emotions=["sad", "angry"])
