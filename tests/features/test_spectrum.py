@@ -128,6 +128,29 @@ def test_mfcc_equals_kaldi(framing: str) -> None:
     np.testing.assert_allclose(coefficients, FROZEN[f"kaldi_{framing}"], atol=1e-3, rtol=0)
 
 
+def _kaldi_mfcc_in_double(samples: NDArray[np.float32], options: FeatureOptions) -> NDArray[np.float64]:
+    frames = np.lib.stride_tricks.sliding_window_view(samples.astype(np.float64), options.n_window)[:: options.hop]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    frames = frames - options.pre_emphasis * np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(options.n_window) / (options.n_window - 1))) ** 0.85
+    powers = np.abs(np.fft.rfft(frames * window, options.n_fft)) ** 2
+    return np.log(np.maximum(powers @ mel_filters(options).T, options.log_floor)) @ dct_matrix(options).T
+
+
+@pytest.mark.emodb
+def test_kaldis_mfcc_are_rounded_no_worse_than_by_kaldi_on_speech(emodb_root: Path) -> None:
+    # kaldi-native-fbank 1.23.0 differs from the same double-precision MFCC by more than 1e-3 in 0.050 % of all frames
+    # of EmoDB, by 4.5e-3 at most.
+    options = FeatureOptions.kaldi()
+    errors = []
+    for path in sorted((emodb_root / "wav").glob("*.wav")):
+        samples, _ = soundfile.read(path, dtype="float32")
+        errors.append(np.abs(mfcc(samples, options) - _kaldi_mfcc_in_double(samples, options)).max(axis=1))
+    error = np.concatenate(errors)
+    assert error.max() < 4.5e-3
+    assert (error > 1e-3).mean() < 5e-4
+
+
 @pytest.mark.parametrize("n_samples", [400, 401, 479, 480, 799, 800, 801])
 def test_mirrored_frames_repeat_the_waveform_backwards(n_samples: int) -> None:
     samples = np.random.default_rng(n_samples).standard_normal(n_samples).astype(np.float32)
