@@ -37,6 +37,12 @@ def emodb_root() -> Path:
 
 
 @pytest.fixture
+def processes() -> None:
+    if not os.environ.get("SERFAST_PROCESS_TESTS"):
+        pytest.skip("starts and stops processes, and waits for them: set SERFAST_PROCESS_TESTS=1")
+
+
+@pytest.fixture
 def tiny_store(tmp_path: Path) -> FeatureStore:
     return _make_store(tmp_path / "store")
 

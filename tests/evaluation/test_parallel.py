@@ -138,6 +138,7 @@ def test_an_error_in_another_process_names_the_fold(store: FeatureStore, cluster
         serfast.cross_validate(store, output=tmp_path / "run", progress=False, **QUICK)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_worker_that_is_killed_is_reported_with_its_fold(store: FeatureStore, tmp_path: Path):
     output = tmp_path / "run"
 
@@ -154,6 +155,7 @@ def test_a_worker_that_is_killed_is_reported_with_its_fold(store: FeatureStore, 
     assert not hidden(output)
 
 
+@pytest.mark.usefixtures("processes")
 def test_control_c_stops_all_processes_and_leaves_a_run_that_goes_on(store: FeatureStore, tmp_path: Path):
     output = tmp_path / "run"
     with begin(store, output, stderr=subprocess.PIPE) as process:
@@ -169,6 +171,7 @@ def test_control_c_stops_all_processes_and_leaves_a_run_that_goes_on(store: Feat
     assert resumed.predictions == whole.predictions
 
 
+@pytest.mark.usefixtures("processes")
 def test_what_a_killed_process_left_behind_makes_room(store: FeatureStore, tmp_path: Path):
     output = tmp_path / "run"
     with begin(store, output, stderr=subprocess.DEVNULL) as process:
@@ -178,6 +181,7 @@ def test_what_a_killed_process_left_behind_makes_room(store: FeatureStore, tmp_p
     assert again.predictions == whole.predictions
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_stopped_run_stops_its_folds_on_a_cluster(store: FeatureStore, cluster: Client, tmp_path: Path):
     output = tmp_path / "run"
 

@@ -64,6 +64,7 @@ def test_parts_make_up_the_mean_of_the_batch(size: int, n_utterances: int):
     assert np.mean(means) == pytest.approx(np.average(losses[batch], weights=weights[batch]))
 
 
+@pytest.mark.usefixtures("processes")
 def test_processes_share_the_work_and_train_what_one_trains(store: FeatureStore, tmp_path: Path):
     program = f"""
         import json, os, sys
@@ -112,6 +113,7 @@ def test_processes_share_the_work_and_train_what_one_trains(store: FeatureStore,
     assert facts[1]["rows"] == 4 * (9 + 9 + 1)
 
 
+@pytest.mark.usefixtures("processes")
 def test_killed_processes_go_on_where_they_stopped(store: FeatureStore, tmp_path: Path):
     options = {**SMALL, "n_epochs": 12, "patience": 12, "batch_size": 7}
     program = f"""
@@ -134,6 +136,7 @@ def test_killed_processes_go_on_where_they_stopped(store: FeatureStore, tmp_path
     assert_alike(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.usefixtures("processes")
 def test_an_error_ends_all_processes(store: FeatureStore, tmp_path: Path):
     program = f"""
         import serfast
