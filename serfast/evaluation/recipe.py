@@ -6,7 +6,7 @@ from typing import Any
 
 from serfast.evaluation.system import FoldContext, FoldOutcome
 from serfast.features import FeatureOptions
-from serfast.models import ModelOptions
+from serfast.models import EmotionClassifier, ModelOptions
 from serfast.recognizer import Recognizer
 from serfast.training import (
     TrainedModel,
@@ -98,7 +98,6 @@ class Recipe:
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train on the fold and answer its scored part; the recognizer is saved in the fold's folder."""
-        base = None if self.base is None else Recognizer.load(context.base_folder, device=str(context.device)).model
         trained = train_model(
             context.store,
             context.fold,
@@ -106,7 +105,7 @@ class Recipe:
             self.training,
             folder=context.folder,
             device=context.device,
-            base=base,
+            base=None if self.base is None else _base_model(context),
             on_epoch=context.on_epoch,
         )
         return self._outcome(context, trained)
@@ -125,6 +124,7 @@ class Recipe:
             folders=[context.folder for context in contexts],
             device=contexts[0].device,
             on_epochs=[context.on_epoch for context in contexts],
+            bases=None if self.base is None else [_base_model(context) for context in contexts],
         )
         return [self._outcome(context, model) for context, model in zip(contexts, trained, strict=True)]
 
@@ -155,3 +155,7 @@ class Recipe:
             "model": asdict(self.model),
             "training": asdict(self.training),
         }
+
+
+def _base_model(context: FoldContext) -> EmotionClassifier:
+    return Recognizer.load(context.base_folder, device=str(context.device)).model

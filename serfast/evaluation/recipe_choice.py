@@ -37,6 +37,10 @@ class RecipeChoice:
     def base(self) -> None:
         """None: the base of each recipe is trained in a folder beside it."""
 
+    @property
+    def fit_side_by_side(self) -> None:
+        """None: the recipes of a fold are trained one after another."""
+
     def remarks(self, corpus: str) -> tuple[str, ...]:
         """What a reader of results on the corpus of that name must know."""
         return tuple(dict.fromkeys(remark for recipe in self.recipes for remark in recipe.remarks(corpus)))

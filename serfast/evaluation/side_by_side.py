@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from serfast.evaluation.fold import FOLD, fold_lock, run_fold, write_outcome
 from serfast.evaluation.fold_reports import FoldReport
-from serfast.evaluation.recipe import Recipe
 from serfast.evaluation.results import FoldResult, UtterancePrediction
 from serfast.evaluation.system import FoldContext, System
 
@@ -18,31 +17,30 @@ def run_folds_side_by_side(
 ) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
     """What :func:`serfast.evaluation.parallel.run_folds` returns, of folds whose models are trained side by side.
 
-    Of a greedy scheme these are the models whose encoders are frozen; the heads follow one after another.
+    The base of ``system``, if it has one, is trained side by side too, in the folds that are not finished.
 
     Raises:
-        ValueError: what a fold raised, naming the fold, or if models of ``system`` cannot be trained so.
+        ValueError: what a fold raised, naming the fold, or if ``system`` cannot be trained so.
     """
-    if not isinstance(system, Recipe):
-        raise ValueError(f"side_by_side must be False for systems other than a Recipe, got {type(system).__name__}")
     for report in reports:
         report.begin()
-    if system.base is None:
-        _train(system, contexts)
-    else:
-        _train(system.base, [replace(context, folder=context.base_folder) for context in contexts])
-    found = []
-    for context, report in zip(contexts, reports, strict=True):
-        found.append(run_fold(system, context))
-        report.finish(found[-1][0])
+    found = _learn(system, contexts)
+    for (result, _), report in zip(found, reports, strict=True):
+        report.finish(result)
     return found
 
 
-def _train(recipe: Recipe, contexts: Sequence[FoldContext]) -> None:
+def _learn(system: System, contexts: Sequence[FoldContext]) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
+    fit = system.fit_side_by_side
+    if fit is None:
+        raise ValueError(f"side_by_side must be False for this system, got True for {type(system).__name__}")
     with ExitStack() as stack:
         for context in contexts:
             stack.enter_context(fold_lock(context.folder))
         unfinished = [context for context in contexts if not (context.folder / FOLD).exists()]
-        outcomes = recipe.fit_side_by_side(unfinished) if unfinished else []
-        for context, outcome in zip(unfinished, outcomes, strict=True):
-            write_outcome(outcome, context)
+        if unfinished:
+            if system.base is not None:
+                _learn(system.base, [replace(context, folder=context.base_folder) for context in unfinished])
+            for context, outcome in zip(unfinished, fit(unfinished), strict=True):
+                write_outcome(outcome, context)
+    return [run_fold(system, context) for context in contexts]

@@ -1,6 +1,6 @@
 """What an experiment compares: systems, which learn on the training part of a fold and answer its test part."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,3 +69,10 @@ class System(Protocol):
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Learn on the training part, select on the validation part, answer the scored part."""
+
+    @property
+    def fit_side_by_side(self) -> "Callable[[Sequence[FoldContext]], list[FoldOutcome]] | None":
+        """What does as :meth:`fit` on each of several folds of one store, at least one, in the same steps.
+
+        None for a system that cannot; the base of one that can, can.
+        """

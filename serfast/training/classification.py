@@ -1,6 +1,7 @@
 """Training of an emotion classifier on one fold: all at once, or its head on a frozen encoder."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,13 +18,13 @@ from serfast.ops import Lengths
 from serfast.training.augmentation import augment
 from serfast.training.batches import dropout_seeds, load_batch, shuffled_batches
 from serfast.training.distributed import ALONE, Ranks, together
-from serfast.training.greedy import train_head
+from serfast.training.greedy import HeadTask, head_task, train_heads
 from serfast.training.inference import answer
 from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["ClassificationTask", "TrainedModel", "base_options", "new_task", "standardise", "train_model"]
+__all__ = ["ClassificationTask", "TrainedModel", "base_options", "check_base", "new_task", "standardise", "train_model"]
 
 
 @dataclass(frozen=True)
@@ -73,16 +74,26 @@ def train_model(
     Raises:
         ValueError: if the scheme is greedy and there is no ``base``, or the loss is not finite.
     """
-    if (base is None) != (options.scheme == "joint"):
-        raise ValueError(f"base must be given for a greedy scheme and for no other, got scheme {options.scheme!r}")
+    check_base("base", base, options)
     if base is None:
         return together(_train_whole, store, fold, model_options, options, folder, device, on_epoch=on_epoch)
     task, normaliser = new_task(store, fold, model_options, options, device)
-    task.model.encoder.load_state_dict(base.encoder.state_dict())
-    history, seconds = train_head(
-        task.model, task.source, fold, task.objective, options, folder=folder, device=device, on_epoch=on_epoch
-    )
+
+    def run(tasks: Sequence[HeadTask], folders: Sequence[Path]) -> list[tuple[EpochRecord, ...]]:
+        return [
+            run_epochs(head, options, folder=own, device=device, on_epoch=on_epoch)
+            for head, own in zip(tasks, folders, strict=True)
+        ]
+
+    with task.head_task(base, folder) as head:
+        ((history, seconds),) = train_heads([head], model_options, options, folders=[folder], run=run)
     return TrainedModel(task.model.eval(), normaliser, task.source, history, seconds)
+
+
+def check_base(name: str, base: object, options: TrainingOptions) -> None:
+    """Raise ValueError if ``base``, the argument called ``name``, is not given where the scheme wants it."""
+    if (base is None) != (options.scheme == "joint"):
+        raise ValueError(f"{name} must be given for a greedy scheme and for no other, got scheme {options.scheme!r}")
 
 
 def _train_whole(
@@ -159,12 +170,23 @@ class ClassificationTask:
         """Mean loss of the utterances ``batch``, augmented; with several processes, their mean is that."""
         part, factor = self.ranks.part(batch, self.objective.weights(batch))
         logits, _ = self.network(*self.inputs(part, epoch))
-        return factor * self.objective.loss(logits, part)
+        return factor * self.mean_loss(logits, part)
 
     def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
         """What the classifier takes in training: features (row, feature), their lengths, and seeds of dropout."""
         features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
         return features, lengths, dropout_seeds(self.options.seed, epoch, batch).to(self.device)
+
+    def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
+        """Mean loss of logits (batch, emotion) of the utterances ``batch``."""
+        return self.objective.loss(logits, batch)
+
+    def head_task(self, base: EmotionClassifier, folder: Path) -> AbstractContextManager[HeadTask]:
+        """The task of the model's head alone, on the encoder of ``base``, whose answers are cached in ``folder``."""
+        self.model.encoder.load_state_dict(base.encoder.state_dict())
+        return head_task(
+            self.model, self.source, self.fold, self.objective, self.options, folder=folder, device=self.device
+        )
 
     def validate(self) -> Validation:
         """Loss and confusion of the validation part."""

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from serfast.corpora import Fold
 from serfast.features import FrameSource
-from serfast.models import EmotionClassifier, EmotionHead
+from serfast.models import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.ops import Lengths
 from serfast.training.batches import dropout_seeds, load_batch
 from serfast.training.inference import Answers
-from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.loop import EpochRecord, Validation
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["HeadTask", "HiddenCache", "cached_hidden", "train_head"]
+__all__ = ["HeadTask", "HiddenCache", "cached_hidden", "head_task", "train_heads"]
 
 _SCRATCH = ".hidden-"
 _SHARE_OF_MEMORY = 0.5  # of what is free, that cached hidden vectors may fill
@@ -83,7 +83,8 @@ def cached_hidden(
         yield cache
 
 
-def train_head(
+@contextmanager
+def head_task(
     model: EmotionClassifier,
     source: FrameSource,
     fold: Fold,
@@ -92,14 +93,10 @@ def train_head(
     *,
     folder: Path,
     device: torch.device,
-    on_epoch: Callable[[EpochRecord], None] | None,
-) -> tuple[tuple[EpochRecord, ...], float]:
-    """Train pooling and decoder of ``model`` on what its encoder, as it is, makes of the fold's utterances.
+) -> Iterator["HeadTask"]:
+    """The head of ``model``, to be trained on what the encoder, as it is, makes of the fold's utterances.
 
     The batches of an epoch are runs of neighbours in one order that the seed fixes, so that no row is copied.
-
-    Returns:
-        The epochs of the last stage, and the seconds of all.
     """
     order = np.random.default_rng([options.seed, 0]).permutation(np.asarray(fold.train, dtype=np.int64))
     indices = np.concatenate([order, np.asarray(fold.validation, dtype=np.int64)])
@@ -107,25 +104,55 @@ def train_head(
     with cached_hidden(
         model.encoder, source, indices, n_units=n_units, batch_size=size, folder=folder, device=device
     ) as cache:
+        yield HeadTask(model.head, cache, len(order), objective, options, device)
 
-        def stage(head: EmotionHead, folder: Path) -> tuple[EpochRecord, ...]:
-            folder.mkdir(exist_ok=True)
-            task = HeadTask(head, cache, len(order), objective, options, device)
-            return run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
 
-        seconds = 0.0
-        if options.scheme == "one_by_one":
-            linear = replace(model.options, n_decoder=0, decoder_dropout=0.0)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(options.seed)
-                attention = EmotionHead(n_units, objective.n_emotions, linear)
-            attention.to(device)
-            seconds = sum(record.seconds for record in stage(attention, folder / "attention"))
-            model.head.pooling.load_state_dict(attention.pooling.state_dict())
-            model.head.pooling.requires_grad_(False)
-        history = stage(model.head, folder)
-    model.head.requires_grad_(True)
-    return history, seconds + sum(record.seconds for record in history)
+def train_heads(
+    tasks: Sequence["HeadTask"],
+    model_options: ModelOptions,
+    options: TrainingOptions,
+    *,
+    folders: Sequence[Path],
+    run: Callable[[Sequence["HeadTask"], Sequence[Path]], Sequence[tuple[EpochRecord, ...]]],
+) -> list[tuple[tuple[EpochRecord, ...], float]]:
+    """Train pooling and decoder of each of ``tasks``, stage by stage as the scheme says.
+
+    Args:
+        tasks: one for each fold.
+        model_options: of the classifiers that the heads are of.
+        options: of the training.
+        folders: of the folds; each keeps the checkpoint of the last stage.
+        run: trains tasks with checkpoints in the folders given, and returns the epochs of each.
+
+    Returns:
+        For each fold the epochs of the last stage, and the seconds of all.
+    """
+    seconds = [0.0] * len(tasks)
+    if options.scheme == "one_by_one":
+        first = [replace(task, model=_attention_head(task, model_options, options.seed)) for task in tasks]
+        stages = [folder / "attention" for folder in folders]
+        for stage in stages:
+            stage.mkdir(exist_ok=True)
+        seconds = [_seconds(history) for history in run(first, stages)]
+        for task, trained in zip(tasks, first, strict=True):
+            task.model.pooling.load_state_dict(trained.model.pooling.state_dict())
+            task.model.pooling.requires_grad_(False)
+    histories = run(tasks, folders)
+    for task in tasks:
+        task.model.requires_grad_(True)
+    return [(history, before + _seconds(history)) for history, before in zip(histories, seconds, strict=True)]
+
+
+def _attention_head(task: "HeadTask", options: ModelOptions, seed: int) -> EmotionHead:
+    """A new head with the pooling of ``options`` and a linear decoder."""
+    linear = replace(options, n_decoder=0, decoder_dropout=0.0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return EmotionHead(task.cache.rows.shape[1], task.objective.n_emotions, linear).to(task.device)
+
+
+def _seconds(history: Sequence[EpochRecord]) -> float:
+    return sum(record.seconds for record in history)
 
 
 @dataclass(frozen=True)
@@ -148,11 +175,17 @@ class HeadTask:
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean loss of the utterances at the places ``batch``."""
-        indices = self.cache.indices[batch]
+        logits, _ = self.model(*self.inputs(batch, epoch))
+        return self.mean_loss(logits, batch)
+
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
+        """What the head takes in training: hidden vectors (row, unit), their lengths, and seeds of dropout."""
         hidden, lengths = self.cache.batch(batch[0], batch[-1] + 1, self.device)
-        seeds = dropout_seeds(self.options.seed, epoch, indices).to(self.device)
-        logits, _ = self.model(hidden, lengths, seeds)
-        return self.objective.loss(logits, indices)
+        return hidden, lengths, dropout_seeds(self.options.seed, epoch, self.cache.indices[batch]).to(self.device)
+
+    def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
+        """Mean loss of logits (batch, emotion) of the utterances at the places ``batch``."""
+        return self.objective.loss(logits, self.cache.indices[batch])
 
     @torch.no_grad()
     def validate(self) -> Validation:

@@ -6,9 +6,11 @@ its own fold. All else a fold has for itself: normaliser, random numbers, decode
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,13 +18,16 @@ from torch.func import functional_call
 
 from serfast.corpora import Fold
 from serfast.features import FeatureStore
-from serfast.models import BLSTM, AttentionPool, LastPool, ModelOptions
+from serfast.models import BLSTM, AttentionPool, EmotionClassifier, EmotionHead, LastPool, ModelOptions
 from serfast.ops import Lengths, blstm
-from serfast.training.classification import ClassificationTask, TrainedModel, new_task
-from serfast.training.loop import EpochRecord, Step, TrainingSteps, training_steps
+from serfast.training.classification import ClassificationTask, TrainedModel, check_base, new_task
+from serfast.training.greedy import HeadTask, train_heads
+from serfast.training.loop import EpochRecord, Step, training_steps
 from serfast.training.options import TrainingOptions
 
 __all__ = ["train_side_by_side"]
+
+AnyTask = TypeVar("AnyTask", ClassificationTask, HeadTask)
 
 
 def train_side_by_side(
@@ -34,34 +39,54 @@ def train_side_by_side(
     folders: Sequence[Path],
     device: torch.device,
     on_epochs: Sequence[Callable[[EpochRecord], None]],
+    bases: Sequence[EmotionClassifier] | None = None,
 ) -> list[TrainedModel]:
-    """Train a whole classifier on each of ``folds``, as :func:`serfast.training.train_model` does on one.
+    """Train a classifier on each of ``folds``, as :func:`serfast.training.train_model` does on one.
 
-    A fold that stops early leaves the steps of the others. ``folders`` and ``on_epochs`` are those of each fold; the
-    seconds of a step are shared out evenly.
+    A fold that stops early leaves the steps of the others. ``folders``, ``on_epochs`` and, for a greedy scheme,
+    ``bases`` are those of each fold; the seconds of a step are shared out evenly. The hidden vectors that a greedy
+    scheme caches are those of all folds at a time.
 
     Raises:
-        ValueError: if the scheme is not "joint" or the encoder reads in one direction only, or the loss of a fold is
-            not finite.
+        ValueError: if there are no ``bases`` for a greedy scheme, the encoder reads in one direction only, or the loss
+            of a fold is not finite.
     """
-    if options.scheme != "joint":
-        raise ValueError(f"scheme must be joint for training side by side, got {options.scheme!r}")
+    check_base("bases", bases, options)
     if model_options.direction != "both":
         raise ValueError(f"direction must be both for training side by side, got {model_options.direction!r}")
     begun = [new_task(store, fold, model_options, options, device) for fold in folds]
     tasks = [task for task, _ in begun]
+    names = [fold.name for fold in folds]
+    if bases is None:
+        histories = _run(tasks, folders, _classifier_losses, names=names, on_epochs=on_epochs)
+        found = [(history, sum(record.seconds for record in history)) for history in histories]
+    else:
+        run = partial(_run, losses_of=_head_losses, names=names, on_epochs=on_epochs)
+        with ExitStack() as stack:
+            heads = [
+                stack.enter_context(task.head_task(base, folder))
+                for task, base, folder in zip(tasks, bases, folders, strict=True)
+            ]
+            found = train_heads(heads, model_options, options, folders=folders, run=run)
+    return [
+        TrainedModel(task.model.eval(), normaliser, task.source, history, seconds)
+        for (task, normaliser), (history, seconds) in zip(begun, found, strict=True)
+    ]
+
+
+def _run(
+    tasks: Sequence[AnyTask],
+    folders: Sequence[Path],
+    losses_of: Callable[[Sequence[AnyTask], Sequence[Step]], list[Tensor]],
+    *,
+    names: Sequence[str],
+    on_epochs: Sequence[Callable[[EpochRecord], None]],
+) -> list[tuple[EpochRecord, ...]]:
+    """Train all tasks in the same steps, whose losses are ``losses_of(tasks, steps)``, and return their epochs."""
     trainings = [
-        training_steps(task, options, folder=folder, device=device, on_epoch=on_epoch)
+        training_steps(task, task.options, folder=folder, device=task.device, on_epoch=on_epoch)
         for task, folder, on_epoch in zip(tasks, folders, on_epochs, strict=True)
     ]
-    trained = []
-    for (task, normaliser), history in zip(begun, _run(tasks, trainings), strict=True):
-        seconds = sum(record.seconds for record in history)
-        trained.append(TrainedModel(task.model.eval(), normaliser, task.source, history, seconds))
-    return trained
-
-
-def _run(tasks: Sequence[ClassificationTask], trainings: Sequence[TrainingSteps]) -> list[tuple[EpochRecord, ...]]:
     wanted: dict[int, Step] = {}
     histories: dict[int, tuple[EpochRecord, ...]] = {}
 
@@ -72,14 +97,14 @@ def _run(tasks: Sequence[ClassificationTask], trainings: Sequence[TrainingSteps]
             wanted.pop(place, None)
             histories[place] = end.value
         except ValueError as error:
-            raise ValueError(f"fold {tasks[place].fold.name}: {error}") from error
+            raise ValueError(f"fold {names[place]}: {error}") from error
 
     for place, training in enumerate(trainings):
         advance(place, training.__next__)
     while wanted:
         started = time.monotonic()
         places = list(wanted)
-        losses = torch.stack(_losses([tasks[place] for place in places], list(wanted.values())))
+        losses = torch.stack(losses_of([tasks[place] for place in places], list(wanted.values())))
         losses.sum().backward()
         seconds = (time.monotonic() - started) / len(places)
         for place, loss in zip(places, losses.detach(), strict=True):
@@ -87,50 +112,73 @@ def _run(tasks: Sequence[ClassificationTask], trainings: Sequence[TrainingSteps]
     return [histories[place] for place in range(len(tasks))]
 
 
-def _losses(tasks: Sequence[ClassificationTask], steps: Sequence[Step]) -> list[Tensor]:
-    """The loss of each task's step, from one pass of encoder and pooling over the utterances of all."""
-    inputs = []
+@dataclass(frozen=True)
+class _Inputs:
+    """What the steps of several tasks read, end to end: rows (row, ...), and the task of each utterance (batch,)."""
+
+    rows: Tensor
+    lengths: Lengths
+    seeds: Tensor
+    group: Tensor
+    n_rows: list[int]
+
+
+def _inputs(tasks: Sequence[AnyTask], steps: Sequence[Step]) -> _Inputs:
+    parts = []
     for task, step in zip(tasks, steps, strict=True):
         with step.stream:
-            inputs.append(task.inputs(step.batch, step.epoch))
-    features = [rows for rows, _, _ in inputs]
+            parts.append(task.inputs(step.batch, step.epoch))
+    rows = torch.cat([own for own, _, _ in parts])
+    lengths = Lengths.packed(torch.cat([own.lengths for _, own, _ in parts]), device=rows.device)
+    group = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor([len(step.batch) for step in steps]))
+    return _Inputs(rows, lengths, torch.cat([own for _, _, own in parts]), group, [len(own) for own, _, _ in parts])
+
+
+def _classifier_losses(tasks: Sequence[ClassificationTask], steps: Sequence[Step]) -> list[Tensor]:
+    """The loss of each task's step, from one pass of encoder and pooling over the utterances of all."""
+    inputs = _inputs(tasks, steps)
+    hidden = _encode([cast(BLSTM, task.model.encoder) for task in tasks], steps, inputs)
+    return _decoded_losses(tasks, [task.model.head for task in tasks], steps, hidden, inputs)
+
+
+def _head_losses(tasks: Sequence[HeadTask], steps: Sequence[Step]) -> list[Tensor]:
+    """The loss of each task's step, from one pass of the pooling over the cached hidden vectors of all."""
+    inputs = _inputs(tasks, steps)
+    return _decoded_losses(tasks, [task.model for task in tasks], steps, inputs.rows, inputs)
+
+
+def _decoded_losses(
+    tasks: Sequence[AnyTask], heads: Sequence[EmotionHead], steps: Sequence[Step], hidden: Tensor, inputs: _Inputs
+) -> list[Tensor]:
+    context = _pool([head.pooling for head in heads], hidden, inputs)
     counts = [len(step.batch) for step in steps]
-    lengths = Lengths.packed(torch.cat([own.lengths for _, own, _ in inputs]), device=features[0].device)
-    group = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor(counts))
-    hidden = _encode([cast(BLSTM, task.model.encoder) for task in tasks], steps, features, lengths, group)
-    seeds = torch.cat([own for _, _, own in inputs])
-    context = _pool([task.model.head.pooling for task in tasks], hidden, lengths, seeds, group)
     losses = []
-    for task, step, own in zip(tasks, steps, context.split(counts), strict=True):
+    for task, head, step, own in zip(tasks, heads, steps, context.split(counts), strict=True):
         with step.stream:
-            logits = task.model.head.decoder(own)
-        losses.append(task.objective.loss(logits, step.batch))
+            logits = head.decoder(own)
+        losses.append(task.mean_loss(logits, step.batch))
     return losses
 
 
-def _encode(
-    encoders: Sequence[BLSTM], steps: Sequence[Step], features: Sequence[Tensor], lengths: Lengths, group: Tensor
-) -> Tensor:
-    hidden = torch.cat(list(features))
-    n_rows = [len(rows) for rows in features]
+def _encode(encoders: Sequence[BLSTM], steps: Sequence[Step], inputs: _Inputs) -> Tensor:
+    hidden = inputs.rows
     for depth in range(encoders[0].n_layers):
         if depth > 0:
             parts = []
-            for encoder, step, own in zip(encoders, steps, hidden.split(n_rows), strict=True):
+            for encoder, step, own in zip(encoders, steps, hidden.split(inputs.n_rows), strict=True):
                 with step.stream:
                     parts.append(encoder.dropout(own))
             hidden = torch.cat(parts)
         layers = [encoder.layer_weights(depth) for encoder in encoders]
         weights = {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
-        hidden = blstm(hidden, lengths, weights, group=group)
+        hidden = blstm(hidden, inputs.lengths, weights, group=inputs.group)
     return hidden
 
 
-def _pool(
-    poolings: Sequence[AttentionPool | LastPool], hidden: Tensor, lengths: Lengths, seeds: Tensor, group: Tensor
-) -> Tensor:
+def _pool(poolings: Sequence[AttentionPool | LastPool], hidden: Tensor, inputs: _Inputs) -> Tensor:
     weights = [dict(pooling.named_parameters()) for pooling in poolings]
     stacked = {name: torch.stack([own[name] for own in weights]) for name in weights[0]}
-    of_group = (group,) if stacked else ()
-    context: Tensor = functional_call(poolings[0], stacked, (hidden, lengths, seeds, *of_group))[0]
+    of_group = (inputs.group,) if stacked else ()
+    pooled = functional_call(poolings[0], stacked, (hidden, inputs.lengths, inputs.seeds, *of_group))
+    context: Tensor = pooled[0]
     return context

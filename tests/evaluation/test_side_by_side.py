@@ -21,7 +21,7 @@ def store(make_store: Callable[..., FeatureStore], tmp_path: Path) -> FeatureSto
     return make_store(tmp_path / "store", n_speakers=4, n_utterances=12)
 
 
-@pytest.mark.parametrize("scheme", ["joint", "greedy"])
+@pytest.mark.parametrize("scheme", ["joint", "greedy", "one_by_one"])
 def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_path: Path, scheme: str):
     alone = serfast.cross_validate(store, output=tmp_path / "alone", scheme=scheme, **QUICK)
     together = serfast.cross_validate(store, output=tmp_path / "together", side_by_side=True, scheme=scheme, **QUICK)
@@ -69,7 +69,7 @@ def test_the_time_of_a_step_is_shared_out(store: FeatureStore, tmp_path: Path):
 
 
 def test_other_systems_are_refused(store: FeatureStore, tmp_path: Path):
-    with pytest.raises(ValueError, match="side_by_side must be False for systems other than a Recipe, got Functionals"):
+    with pytest.raises(ValueError, match="side_by_side must be False for this system, got True for FunctionalsSvm"):
         run_system(
             FunctionalsSvm(),
             store,

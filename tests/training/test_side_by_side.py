@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 import serfast
 from serfast import FeatureStore, ModelOptions, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
-from serfast.training import EpochRecord, TrainedModel, side_by_side, train_model, train_side_by_side
+from serfast.models import AttentionPool, EmotionClassifier
+from serfast.ops import Lengths
+from serfast.training import EpochRecord, TrainedModel, answer, greedy, side_by_side, train_model, train_side_by_side
 
 CPU = torch.device("cpu")
 MODEL = ModelOptions(n_units=8, encoder_dropout=0.2, pooling_dropout=0.3, decoder_dropout=0.2, n_decoder=6)
@@ -47,14 +50,23 @@ def both_ways(
     folders = [folder / name for name in names]
     for place in folders:
         place.mkdir(parents=True)
+    bases = None if options.scheme == "joint" else untrained(store, model, n_folds)
     alone = [
-        train_model(store, fold, model, options, folder=place, device=CPU)
-        for fold, place in zip(folds, folders[:n_folds], strict=True)
+        train_model(store, fold, model, options, folder=place, device=CPU, base=base)
+        for fold, place, base in zip(folds, folders[:n_folds], bases or [None] * n_folds, strict=True)
     ]
     together = train_side_by_side(
-        store, folds, model, options, folders=folders[n_folds:], device=CPU, on_epochs=[ignore] * n_folds
+        store, folds, model, options, folders=folders[n_folds:], device=CPU, on_epochs=[ignore] * n_folds, bases=bases
     )
     return alone, together
+
+
+def untrained(store: FeatureStore, model: ModelOptions, n_models: int) -> list[EmotionClassifier]:
+    """Different encoders to freeze."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        shape = len(store.feature_names), len(store.corpus.emotions)
+        return [EmotionClassifier(*shape, dataclasses.replace(model, pooling="mean")) for _ in range(n_models)]
 
 
 def ignore(record: EpochRecord) -> None:
@@ -76,6 +88,46 @@ def test_each_fold_is_trained_as_it_is_alone(store: FeatureStore, tmp_path: Path
         for alone, together in zip(one.history, other.history, strict=True):
             assert together.loss == pytest.approx(alone.loss, abs=1e-4)
             assert (together.validation_ua, together.best) == (alone.validation_ua, alone.best)
+
+
+@pytest.mark.parametrize("scheme", ["greedy", "one_by_one"])
+@pytest.mark.parametrize("pooling", ["eq9", "eq8", "mean", "last"])
+def test_each_head_is_trained_as_it_is_alone(store: FeatureStore, tmp_path: Path, pooling: str, scheme: str):
+    model = dataclasses.replace(MODEL, pooling=pooling)
+    options = dataclasses.replace(OPTIONS, scheme=scheme, n_epochs=4, patience=4)
+    alone, together = both_ways(store, tmp_path, model, options)
+    for fold, one, other in zip(leave_one_speaker_out(store.corpus), alone, together, strict=False):
+        assert_alike(one, other)
+        assert len(one.history) * len(fold.train) // options.batch_size >= 20
+        assert all(parameter.requires_grad for parameter in other.model.parameters())
+        assert [record.best for record in other.history] == [record.best for record in one.history]
+        mine, expected = (
+            answer(trained.model, trained.source, fold.test, batch_size=4, device=CPU).probabilities
+            for trained in (other, one)
+        )
+        np.testing.assert_allclose(mine, expected, atol=1e-4)
+    for one, other in pairwise(together):
+        assert not torch.equal(one.model.head.decoder.layers[-1].weight, other.model.head.decoder.layers[-1].weight)
+
+
+def test_heads_share_their_steps(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    members: list[int] = []
+    pool = AttentionPool.forward
+
+    def counted(self: AttentionPool, hidden: torch.Tensor, lengths: Lengths, *rest: torch.Tensor) -> object:
+        if self.training and len(rest) == 2:
+            members.append(len(rest[1].unique()))
+        return pool(self, hidden, lengths, *rest)
+
+    monkeypatch.setattr(AttentionPool, "forward", counted)
+    options = dataclasses.replace(OPTIONS, scheme="greedy", n_epochs=2)
+    both_ways(store, tmp_path, MODEL, options)
+    tasks = [
+        greedy.HeadTask(None, None, len(fold.train), None, options, CPU)
+        for fold in leave_one_speaker_out(store.corpus)[:3]
+    ]
+    n_steps = [sum(len(task.batches(epoch)) for epoch in (1, 2)) for task in tasks]
+    assert members == [sum(step < own for own in n_steps) for step in range(max(n_steps))]
 
 
 def test_folds_share_their_steps_and_one_that_stops_leaves(
@@ -101,24 +153,44 @@ def test_folds_share_their_steps_and_one_that_stops_leaves(
     assert members == expected
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(store: FeatureStore, tmp_path: Path):
+@pytest.mark.parametrize("scheme", ["joint", "greedy", "one_by_one"])
+def test_a_stopped_training_goes_on_to_the_same_weights(store: FeatureStore, tmp_path: Path, scheme: str):
     class StopError(Exception):
         pass
 
+    n_seen = 0
+
     def stop(record: EpochRecord) -> None:
-        if record.epoch == 2:
+        nonlocal n_seen
+        n_seen += 1
+        if n_seen == (8 if scheme == "one_by_one" else 2):  # there in the second stage
             raise StopError
 
     folds = leave_one_speaker_out(store.corpus)[:3]
-    _, whole = both_ways(store, tmp_path, MODEL, OPTIONS)
+    options = dataclasses.replace(OPTIONS, scheme=scheme, patience=6)
+    bases = None if scheme == "joint" else untrained(store, MODEL, 3)
+    _, whole = both_ways(store, tmp_path, MODEL, options)
     folders = [tmp_path / f"stopped-{fold.name}" for fold in folds]
     for folder in folders:
         folder.mkdir()
+
+    def train(on_epoch: Callable[[EpochRecord], None]) -> list[TrainedModel]:
+        return train_side_by_side(
+            store,
+            folds,
+            MODEL,
+            options,
+            folders=folders,
+            device=CPU,
+            on_epochs=[ignore, on_epoch, ignore],
+            bases=bases,
+        )
+
     with pytest.raises(StopError):
-        train_side_by_side(store, folds, MODEL, OPTIONS, folders=folders, device=CPU, on_epochs=[ignore, stop, ignore])
+        train(stop)
     n_epochs = [len((folder / "metrics.jsonl").read_text().splitlines()) for folder in folders]
     assert n_epochs[1] == 2
-    resumed = train_side_by_side(store, folds, MODEL, OPTIONS, folders=folders, device=CPU, on_epochs=[ignore] * 3)
+    resumed = train(ignore)
     for one, other in zip(whole, resumed, strict=True):
         assert_alike(one, other)
         assert [record.epoch for record in other.history] == [record.epoch for record in one.history]
@@ -143,5 +215,5 @@ def test_what_cannot_be_trained_side_by_side_is_refused(store: FeatureStore, tmp
     with pytest.raises(ValueError, match="fold speaker_s0: learning_rate must keep the loss finite"):
         serfast.cross_validate(store, output=tmp_path / "d", side_by_side=True, **huge)
     options = TrainingOptions(scheme="greedy")
-    with pytest.raises(ValueError, match="scheme must be joint for training side by side, got 'greedy'"):
+    with pytest.raises(ValueError, match="bases must be given for a greedy scheme and for no other, got scheme 'greed"):
         train_side_by_side(store, [], MODEL, options, folders=[], device=CPU, on_epochs=[])

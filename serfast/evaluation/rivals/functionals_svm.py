@@ -53,6 +53,10 @@ class FunctionalsSvm:
     def base(self) -> None:
         """None: it builds on no other system."""
 
+    @property
+    def fit_side_by_side(self) -> None:
+        """None: its folds are learned one after another."""
+
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         return {"system": "functionals_svm", **asdict(self), "costs": list(self.costs)}

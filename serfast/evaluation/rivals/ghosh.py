@@ -73,6 +73,10 @@ class GhoshBottleneck:
     def base(self) -> None:
         """None: it builds on no other system."""
 
+    @property
+    def fit_side_by_side(self) -> None:
+        """None: its folds are learned one after another."""
+
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         pretraining = {f"pretraining_{name}": value for name, value in asdict(self.pretraining).items()}

@@ -81,6 +81,10 @@ class HanSegments:
     def base(self) -> None:
         """None: it builds on no other system."""
 
+    @property
+    def fit_side_by_side(self) -> None:
+        """None: its folds are learned one after another."""
+
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         return {"system": "han_segments", **asdict(self), "ridges": list(self.ridges)}

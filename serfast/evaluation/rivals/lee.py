@@ -84,6 +84,10 @@ class LeeCtc:
     def base(self) -> None:
         """None: it builds on no other system."""
 
+    @property
+    def fit_side_by_side(self) -> None:
+        """None: its folds are learned one after another."""
+
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         return {"system": "lee_ctc", **asdict(self), "n_hidden": list(self.n_hidden), "ridges": list(self.ridges)}
