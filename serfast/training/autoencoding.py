@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name)
 from serfast.corpora import Fold
 from serfast.features import FrameSource
 from serfast.models import DenoisingLayer, StackedAutoencoder
-from serfast.training.batches import load_batch, ordered_batches, shuffled_batches
+from serfast.training.batches import ordered_batches, shuffled_batches
+from serfast.training.loading import BatchLoader, batch_loader
 from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.options import TrainingOptions
 
@@ -89,11 +91,17 @@ class _LayerTask:
     options: TrainingOptions
     device: torch.device
 
+    @cached_property
+    def loader(self) -> BatchLoader:
+        return batch_loader(self.source, self.device)
+
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         options = self.options
-        return shuffled_batches(
+        batches = shuffled_batches(
             self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
         )
+        self.loader.expect(batches)
+        return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         rows = self._inputs(batch)
@@ -110,4 +118,4 @@ class _LayerTask:
 
     @torch.no_grad()
     def _inputs(self, batch: NDArray[np.int64]) -> Tensor:
-        return self.autoencoder.encode(load_batch(self.source, batch, self.device).features, depth=self.depth)
+        return self.autoencoder.encode(self.loader.load(batch).features, depth=self.depth)

@@ -16,10 +16,11 @@ from serfast.features import FeatureStore, FrameSource, Normaliser, Standardised
 from serfast.models import EmotionClassifier, ModelOptions
 from serfast.ops import Lengths
 from serfast.training.augmentation import augment
-from serfast.training.batches import dropout_seeds, load_batch, shuffled_batches
+from serfast.training.batches import dropout_seeds, shuffled_batches
 from serfast.training.distributed import ALONE, Ranks, together
 from serfast.training.greedy import HeadTask, head_task, train_heads
-from serfast.training.inference import answer
+from serfast.training.inference import answer_loaded
+from serfast.training.loading import BatchLoader, batch_loader
 from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
@@ -159,22 +160,29 @@ class ClassificationTask:
         """The classifier, as training calls it."""
         return self.ranks.network(self.model)
 
+    @cached_property
+    def loader(self) -> BatchLoader:
+        """What loads batches of the source."""
+        return batch_loader(self.source, self.device)
+
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         """Utterances of like length, in an order of the epoch's own."""
         options = self.options
-        return shuffled_batches(
+        batches = shuffled_batches(
             self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
         )
+        self.loader.expect([self._part(batch)[0] for batch in batches])
+        return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean loss of the utterances ``batch``, augmented; with several processes, their mean is that."""
-        part, factor = self.ranks.part(batch, self.objective.weights(batch))
+        part, factor = self._part(batch)
         logits, _ = self.network(*self.inputs(part, epoch))
         return factor * self.mean_loss(logits, part)
 
     def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
         """What the classifier takes in training: features (row, feature), their lengths, and seeds of dropout."""
-        features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
+        features, lengths = augment(self.loader.load(batch), self.options)
         return features, lengths, dropout_seeds(self.options.seed, epoch, batch).to(self.device)
 
     def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
@@ -191,5 +199,8 @@ class ClassificationTask:
     def validate(self) -> Validation:
         """Loss and confusion of the validation part."""
         part, size = self.fold.validation, self.options.batch_size
-        answers = answer(self.model, self.source, part, batch_size=size, device=self.device)
+        answers = answer_loaded(self.model, self.loader, part, batch_size=size)
         return self.objective.validate(answers, part)
+
+    def _part(self, batch: NDArray[np.int64]) -> tuple[NDArray[np.int64], float]:
+        return self.ranks.part(batch, self.objective.weights(batch))

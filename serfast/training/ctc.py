@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from serfast.ops import Lengths
 from serfast.training.augmentation import augment
 from serfast.training.batches import load_batch, ordered_batches, shuffled_batches
 from serfast.training.inference import Answers
+from serfast.training.loading import BatchLoader, batch_loader
 from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
@@ -120,14 +122,20 @@ class _CtcTask:
     options: TrainingOptions
     device: torch.device
 
+    @cached_property
+    def loader(self) -> BatchLoader:
+        return batch_loader(self.source, self.device)
+
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         options = self.options
-        return shuffled_batches(
+        batches = shuffled_batches(
             self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
         )
+        self.loader.expect(batches)
+        return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
-        features, lengths = augment(load_batch(self.source, batch, self.device), self.options)
+        features, lengths = augment(self.loader.load(batch), self.options)
         emotions = torch.from_numpy(self.objective.labels[batch]).to(self.device)
         return ctc_loss(self.model(features, lengths), lengths, emotions, self.n_labels[batch])
 

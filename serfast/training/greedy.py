@@ -3,7 +3,6 @@
 Source: Huang and Narayanan (2016), section 3.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,16 +19,17 @@ from serfast.corpora import Fold
 from serfast.features import FrameSource
 from serfast.models import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.ops import Lengths
-from serfast.training.batches import dropout_seeds, load_batch
+from serfast.training.batches import dropout_seeds
 from serfast.training.inference import Answers
+from serfast.training.loading import batch_loader
 from serfast.training.loop import EpochRecord, Validation
+from serfast.training.memory import fits
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
 __all__ = ["HeadTask", "HiddenCache", "cached_hidden", "head_task", "train_heads"]
 
 _SCRATCH = ".hidden-"
-_SHARE_OF_MEMORY = 0.5  # of what is free, that cached hidden vectors may fill
 
 
 class HiddenCache:
@@ -68,7 +68,7 @@ def cached_hidden(
     for left_behind in folder.glob(f"{_SCRATCH}*"):  # by a run that was killed
         shutil.rmtree(left_behind)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
-        if 4 * shape[0] * shape[1] <= _SHARE_OF_MEMORY * _free_bytes(device):
+        if fits(4 * shape[0] * shape[1], device):
             rows = torch.empty(shape, device=device)
         else:
             mapped = np.lib.format.open_memmap(Path(scratch) / "rows.npy", mode="w+", dtype=np.float32, shape=shape)
@@ -76,10 +76,15 @@ def cached_hidden(
         cache = HiddenCache(rows, indices, lengths)
         encoder.eval()
         with torch.no_grad():
-            for first in range(0, len(indices), batch_size):
-                last = min(first + batch_size, len(indices))
-                batch = load_batch(source, indices[first:last], device)
-                cache.batch(first, last, rows.device)[0].copy_(encoder(batch.features, batch.lengths))
+            loader = batch_loader(source, device, once=True)
+            batches = np.split(indices, range(batch_size, len(indices), batch_size))
+            loader.expect(batches)
+            first = 0
+            for wanted in batches:
+                batch = loader.load(wanted)
+                own, _ = cache.batch(first, first + len(wanted), rows.device)
+                own.copy_(encoder(batch.features, batch.lengths))
+                first += len(wanted)
         yield cache
 
 
@@ -197,9 +202,3 @@ class HeadTask:
             logits.append(self.model(hidden, lengths)[0].cpu())
         answers = Answers(torch.cat(logits).numpy(), [])
         return self.objective.validate(answers, self.cache.indices[self.n_train :].tolist())
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from serfast.features import FrameSource
 from serfast.models import EmotionClassifier, softmax
-from serfast.training.batches import load_batch, ordered_batches
+from serfast.training.batches import ordered_batches
+from serfast.training.loading import BatchLoader
 
-__all__ = ["Answers", "answer"]
+__all__ = ["Answers", "answer", "answer_loaded"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class Answers:
         return softmax(self.logits)
 
 
-@torch.inference_mode()
 def answer(
     model: EmotionClassifier,
     source: FrameSource,
@@ -42,14 +42,22 @@ def answer(
     device: torch.device,
 ) -> Answers:
     """Run ``model`` in evaluation mode over utterances of a standardised source, at least one, and answer in order."""
+    return answer_loaded(model, BatchLoader(source, device), indices, batch_size=batch_size)
+
+
+@torch.inference_mode()
+def answer_loaded(model: EmotionClassifier, loader: BatchLoader, indices: Sequence[int], *, batch_size: int) -> Answers:
+    """As :func:`answer`, for utterances of the source of ``loader``."""
     was_training = model.training
     model.eval()
     chosen = np.asarray(indices, dtype=np.int64)
-    lengths = source.lengths[chosen]
+    lengths = loader.lengths[chosen]
+    batches = ordered_batches(range(len(chosen)), lengths, batch_size)
+    loader.expect([chosen[places] for places in batches])
     logits: dict[int, NDArray[np.float32]] = {}
     weights: dict[int, NDArray[np.float32] | None] = {}
-    for places in ordered_batches(range(len(chosen)), lengths, batch_size):
-        batch = load_batch(source, chosen[places], device)
+    for places in batches:
+        batch = loader.load(chosen[places])
         batch_logits, batch_weights = model(batch.features, batch.lengths)
         logits.update(zip(places.tolist(), batch_logits.cpu().numpy(), strict=True))
         pieces: list[NDArray[np.float32] | None] = [None] * len(places)

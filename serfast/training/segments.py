@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from serfast.features import SegmentSource
 from serfast.models import SegmentNetwork, softmax
 from serfast.training.batches import load_batch
 from serfast.training.inference import Answers
+from serfast.training.loading import BatchLoader, batch_loader
 from serfast.training.loop import EpochRecord, Validation, run_epochs
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
@@ -63,12 +65,18 @@ class _SegmentTask:
     options: TrainingOptions
     device: torch.device
 
+    @cached_property
+    def loader(self) -> BatchLoader:
+        return batch_loader(self.source, self.device)
+
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         order = np.random.default_rng([self.options.seed, epoch]).permutation(np.asarray(self.fold.train))
-        return np.split(order, range(self.options.batch_size, len(order), self.options.batch_size))
+        batches = np.split(order, range(self.options.batch_size, len(order), self.options.batch_size))
+        self.loader.expect(batches)
+        return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
-        segments = load_batch(self.source, batch, self.device)
+        segments = self.loader.load(batch)
         return self.objective.loss(self.model(segments.features), np.repeat(batch, segments.lengths.lengths.numpy()))
 
     def validate(self) -> Validation:

@@ -71,12 +71,12 @@ def test_processes_share_the_work_and_train_what_one_trains(store: FeatureStore,
         from pathlib import Path
         import serfast
         from serfast.training import classification
-        rows, load = 0, classification.load_batch
-        def counted(source, indices, device):
+        rows, augment = 0, classification.augment
+        def counted(batch, options):
             global rows
-            rows += len(indices)
-            return load(source, indices, device)
-        classification.load_batch = counted
+            rows += len(batch.indices)
+            return augment(batch, options)
+        classification.augment = counted
         whole = serfast.FeatureStore.open({str(store.path)!r})
         keys = {[item.key for item in store.corpus.utterances]!r}
         store = whole.restrict(i for i, item in enumerate(whole.corpus.utterances) if item.key in keys)

@@ -9,7 +9,7 @@ import torch
 import serfast
 from serfast import FeatureStore, ModelOptions, TrainingOptions
 from serfast.corpora.folds import single
-from serfast.training import EpochRecord, TrainedModel, answer, base_options, greedy, train_model
+from serfast.training import EpochRecord, TrainedModel, answer, base_options, greedy, memory, train_model
 from serfast.training.greedy import cached_hidden
 
 CPU = torch.device("cpu")
@@ -56,7 +56,7 @@ def test_the_encoder_stays_as_it_was_and_the_head_is_trained(tiny_store: Feature
 def test_cached_vectors_are_the_encoders_answers(
     tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_free: int
 ):
-    monkeypatch.setattr(greedy, "_free_bytes", lambda device: n_free)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: n_free)
     base, _ = train_both(tiny_store, tmp_path / "run")
     indices = np.array([7, 3, 20, 11])
     (tmp_path / ".hidden-of-a-killed-run").mkdir()
@@ -77,7 +77,7 @@ def test_a_cache_on_disk_trains_the_same_bits(
     tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     _, in_memory = train_both(tiny_store, tmp_path / "a")
-    monkeypatch.setattr(greedy, "_free_bytes", lambda device: 0)
+    monkeypatch.setattr(memory, "_free_bytes", lambda device: 0)
     _, mapped = train_both(tiny_store, tmp_path / "b")
     assert same_weights(in_memory, mapped)
 

@@ -94,7 +94,7 @@ def test_each_fold_is_trained_as_it_is_alone(store: FeatureStore, tmp_path: Path
 @pytest.mark.parametrize("pooling", ["eq9", "eq8", "mean", "last"])
 def test_each_head_is_trained_as_it_is_alone(store: FeatureStore, tmp_path: Path, pooling: str, scheme: str):
     model = dataclasses.replace(MODEL, pooling=pooling)
-    options = dataclasses.replace(OPTIONS, scheme=scheme, n_epochs=4, patience=4)
+    options = dataclasses.replace(OPTIONS, scheme=scheme, n_epochs=6, patience=6)
     alone, together = both_ways(store, tmp_path, model, options)
     for fold, one, other in zip(leave_one_speaker_out(store.corpus), alone, together, strict=False):
         assert_alike(one, other)
