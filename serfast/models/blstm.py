@@ -61,12 +61,12 @@ class BLSTM(nn.Module):
         hidden = features
         for depth in range(self.n_layers):
             dropped = self.dropout(hidden) if depth > 0 else hidden
-            hidden = blstm(dropped, lengths, self.layer_weights(depth), group=group)
+            hidden = blstm(dropped, lengths, self._layer_weights(depth), group=group)
         return hidden
 
-    def layer_weights(self, depth: int) -> dict[str, nn.Parameter]:
-        """The parameters of layer ``depth``, counted from 0, as :func:`serfast.ops.blstm` names them."""
-        return {name: self.get_parameter(_name(name, depth)) for name in BLSTM_WEIGHTS}
+    def _layer_weights(self, depth: int) -> dict[str, Tensor]:
+        # By getattr: torch.func.functional_call lends tensors that are no parameters.
+        return {name: getattr(self, _name(name, depth)) for name in BLSTM_WEIGHTS}
 
 
 def _name(name: str, depth: int) -> str:

@@ -7,10 +7,10 @@ its own fold. All else a fold has for itself: normaliser, random numbers, decode
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from torch.func import functional_call
 
 from serfast.corpora import Fold
 from serfast.features import FeatureStore
-from serfast.models import BLSTM, AttentionPool, EmotionClassifier, EmotionHead, LastPool, ModelOptions
-from serfast.ops import Lengths, blstm
+from serfast.models import BLSTM, LSTM, AttentionPool, EmotionClassifier, EmotionHead, LastPool, ModelOptions
+from serfast.models.classifier import make_encoder
+from serfast.ops import Lengths
 from serfast.training.classification import ClassificationTask, TrainedModel, check_base, new_task
 from serfast.training.greedy import HeadTask, train_heads
 from serfast.training.loop import EpochRecord, Step, training_steps
@@ -48,17 +49,17 @@ def train_side_by_side(
     scheme caches are those of all folds at a time.
 
     Raises:
-        ValueError: if there are no ``bases`` for a greedy scheme, the encoder reads in one direction only, or the loss
-            of a fold is not finite.
+        ValueError: if there are no ``bases`` for a greedy scheme, or the loss of a fold is not finite.
     """
     check_base("bases", bases, options)
-    if model_options.direction != "both":
-        raise ValueError(f"direction must be both for training side by side, got {model_options.direction!r}")
     begun = [new_task(store, fold, model_options, options, device) for fold in folds]
     tasks = [task for task, _ in begun]
     names = [fold.name for fold in folds]
     if bases is None:
-        histories = _run(tasks, folders, _classifier_losses, names=names, on_epochs=on_epochs)
+        with torch.device("meta"):  # its parameters are never its own
+            layer = make_encoder(len(store.feature_names), replace(model_options, n_layers=1))
+        losses_of = partial(_classifier_losses, layer)
+        histories = _run(tasks, folders, losses_of, names=names, on_epochs=on_epochs)
         found = [(history, sum(record.seconds for record in history)) for history in histories]
     else:
         run = partial(_run, losses_of=_head_losses, names=names, on_epochs=on_epochs)
@@ -134,10 +135,13 @@ def _inputs(tasks: Sequence[AnyTask], steps: Sequence[Step]) -> _Inputs:
     return _Inputs(rows, lengths, torch.cat([own for _, _, own in parts]), group, [len(own) for own, _, _ in parts])
 
 
-def _classifier_losses(tasks: Sequence[ClassificationTask], steps: Sequence[Step]) -> list[Tensor]:
-    """The loss of each task's step, from one pass of encoder and pooling over the utterances of all."""
+def _classifier_losses(layer: BLSTM | LSTM, tasks: Sequence[ClassificationTask], steps: Sequence[Step]) -> list[Tensor]:
+    """The loss of each task's step, from one pass of encoder and pooling over the utterances of all.
+
+    ``layer`` is an encoder of one layer, which computes each layer with the parameters that it is lent.
+    """
     inputs = _inputs(tasks, steps)
-    hidden = _encode([cast(BLSTM, task.model.encoder) for task in tasks], steps, inputs)
+    hidden = _encode(layer, [task.model.encoder for task in tasks], steps, inputs)
     return _decoded_losses(tasks, [task.model.head for task in tasks], steps, hidden, inputs)
 
 
@@ -160,7 +164,7 @@ def _decoded_losses(
     return losses
 
 
-def _encode(encoders: Sequence[BLSTM], steps: Sequence[Step], inputs: _Inputs) -> Tensor:
+def _encode(layer: BLSTM | LSTM, encoders: Sequence[BLSTM | LSTM], steps: Sequence[Step], inputs: _Inputs) -> Tensor:
     hidden = inputs.rows
     for depth in range(encoders[0].n_layers):
         if depth > 0:
@@ -169,9 +173,11 @@ def _encode(encoders: Sequence[BLSTM], steps: Sequence[Step], inputs: _Inputs) -
                 with step.stream:
                     parts.append(encoder.dropout(own))
             hidden = torch.cat(parts)
-        layers = [encoder.layer_weights(depth) for encoder in encoders]
-        weights = {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
-        hidden = blstm(hidden, inputs.lengths, weights, group=inputs.group)
+        names = {name: name.replace("_l0", f"_l{depth}") for name, _ in layer.named_parameters()}
+        stacked = {
+            name: torch.stack([encoder.get_parameter(own) for encoder in encoders]) for name, own in names.items()
+        }
+        hidden = functional_call(layer, stacked, (hidden, inputs.lengths, inputs.group))
     return hidden
 
 
