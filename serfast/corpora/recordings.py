@@ -27,12 +27,20 @@ def check_folder(root: str | Path, *, corpus: str) -> Path:
 
 
 def list_recordings(folder: Path) -> list[Path]:
-    """Every WAV file in a folder and the folders in it, sorted; hidden ones are not recordings."""
+    """Every WAV file in a folder and the folders in it, sorted; hidden ones are not recordings.
+
+    Raises:
+        CorpusError: if one of the folders cannot be read.
+    """
     paths = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(place, name) for name in names if name.lower().endswith(".wav") and not name.startswith(".")]
     return sorted(paths)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise CorpusError(f"{error.filename}: folder must be readable, got {error.strerror}") from error
 
 
 def find_recordings(root: str | Path, *, corpus: str, example: str) -> list[Path]:
@@ -44,7 +52,7 @@ def find_recordings(root: str | Path, *, corpus: str, example: str) -> list[Path
         example: a path that the corpus could hold.
 
     Raises:
-        CorpusError: if ``root`` is not a folder, or holds no recordings.
+        CorpusError: if ``root`` is not a folder, holds one that cannot be read, or holds no recordings.
     """
     root = check_folder(root, corpus=corpus)
     paths = list_recordings(root)

@@ -1,5 +1,7 @@
 """Recordings of published corpora: which files are some, copies, and notes on numbers."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,21 @@ def test_linked_folders_are_followed(tmp_path, grow):
     root = grow(tmp_path / "root", ["2.wav"])
     (root / "linked").symlink_to(tmp_path / "elsewhere")
     assert list_recordings(root) == [root / "2.wav", root / "linked" / "1.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, grow, monkeypatch):
+    root = grow(tmp_path, ["a.wav", "closed/b.wav"])
+    scan = os.scandir
+
+    def scan_or_refuse(folder):
+        # Permissions would not keep out a superuser.
+        if Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scan_or_refuse)
+    with pytest.raises(CorpusError, match="closed: folder must be readable, got Permission denied"):
+        find_recordings(root, corpus="Xyz", example="x.wav")
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
