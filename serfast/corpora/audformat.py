@@ -7,7 +7,7 @@ the splits of type ``train``, ``dev`` and ``test`` that tables belong to. Format
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from serfast.corpora.corpus import Corpus
+from serfast.corpora.corpus import GENDERS, Corpus
 from serfast.corpora.csv_manifest import read_csv
+from serfast.corpora.listing import listed
 from serfast.corpora.manifest import Row, read_rows
 from serfast.corpora.recordings import check_folder
 from serfast.errors import CorpusError
@@ -35,7 +36,7 @@ _Segment: TypeAlias = tuple[str, str, str]
 def load(root: str | Path) -> Corpus:
     """Load an audformat database from its folder. The corpus takes its name.
 
-    Utterances without a label are left out, and counted in the notes.
+    Utterances without a label are left out, and so are genders other than female and male; the notes count both.
 
     Raises:
         CorpusError: if the header or a table is missing or does not read, no table has a column ``emotion``, tables
@@ -49,6 +50,7 @@ def load(root: str | Path) -> Corpus:
         listing = "; ".join(f"{name}: {', '.join(_columns(table))}" for name, table in header["tables"].items())
         raise CorpusError(f"{path}: a table must have a column emotion, got {listing or 'no tables'}")
     genders = _genders(root, header)
+    other_genders: Counter[str] = Counter()
     rows: list[Row] = []
     for segment, place in places.items():
         file, start, end = segment
@@ -56,15 +58,19 @@ def load(root: str | Path) -> Corpus:
         cells = {**of_file, **annotations[segment], "file": file, "start": start, "end": end}
         if cells.get("speaker") in genders:
             cells.setdefault("gender", genders[cells["speaker"]])
-        if cells.get("gender") not in ("female", "male"):
-            cells.pop("gender", None)
-        if "emotion" in cells:
-            rows.append((place, cells))
+        if "emotion" not in cells:
+            continue
+        if cells.get("gender", "") not in ("", *GENDERS):
+            other_genders[cells.pop("gender")] += 1
+        rows.append((place, cells))
     if not rows:
         raise CorpusError(f"{path}: utterances must have an emotion, got none that has one")
-    notes = (f"left out {len(places) - len(rows)} utterances without a label",) if len(rows) < len(places) else ()
+    notes = [f"left out {len(places) - len(rows)} utterances without a label"] if len(rows) < len(places) else []
+    if other_genders:
+        said = listed([f"{gender} {count}" for gender, count in sorted(other_genders.items())])
+        notes.append(f"left out the gender of {other_genders.total()} utterances, not {' or '.join(GENDERS)}: {said}")
     emotions = tuple(sorted({cells["emotion"] for _, cells in rows}))
-    return Corpus(str(header["name"]), read_rows(path, rows), emotions, notes)
+    return Corpus(str(header["name"]), read_rows(path, rows), emotions, tuple(notes))
 
 
 def _read_header(path: Path) -> dict[str, Any]:

@@ -40,7 +40,10 @@ def test_what_the_library_wrote_is_read(tiny):
             )
         },
     }
-    assert corpus.notes == ("left out 1 utterances without a label",)
+    assert corpus.notes == (
+        "left out 1 utterances without a label",
+        "left out the gender of 3 utterances, not female or male: other 3",
+    )
 
 
 def test_the_prescribed_split_is_a_protocol(tiny):
@@ -91,6 +94,15 @@ def test_columns_and_durations_are_read(small):
     first, second = load_corpus("audformat", small).utterances
     assert first == Utterance("a.wav#0.0-62.5", small / "a.wav", "sad", "ann", "female", "s1", 0.0, 62.5)
     assert second == Utterance("a.wav#90000.0-end", small / "a.wav", "glad", "bob", None, "s2", 90000.0, None)
+
+
+def test_other_genders_are_left_out_and_noted(small):
+    rows = ("a.wav,0 days,0 days 00:00:01,sad,ann,s1,diverse", "a.wav,0 days 00:00:01,0 days 00:00:02,sad,ann,s1,")
+    last = ("a.wav,0 days 00:00:02,0 days 00:00:03,glad,bob,s2,child", "a.wav,0 days 00:00:03,,glad,cid,s2,male")
+    write_table(small, *rows, *last)
+    corpus = load_corpus("audformat", small)
+    assert corpus.genders == {"ann": None, "bob": None, "cid": "male"}
+    assert corpus.notes == ("left out the gender of 2 utterances, not female or male: child 1, diverse 1",)
 
 
 def test_what_is_said_of_a_file_holds_for_its_segments(small):
