@@ -11,12 +11,14 @@ choice of four emotions is that of Huang and Narayanan (2016).
 """
 
 import re
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from serfast.corpora.corpus import Corpus, Utterance
 from serfast.corpora.listing import listed
-from serfast.corpora.recordings import check_folder, find_differences, list_recordings
+from serfast.corpora.recordings import check_folder, drop_copies, find_differences, list_recordings
 from serfast.errors import CorpusError
 
 __all__ = ["CLASSES", "load", "load_improvised"]
@@ -71,12 +73,12 @@ def load(root: str | Path) -> Corpus:
     Args:
         root: the folder that holds ``Session1`` to ``Session5``.
 
-    Utterances without agreement, recordings without an evaluation, and numbers that are not the documented ones go
-    into the notes.
+    Utterances without agreement, recordings without an evaluation, copies of recordings, and numbers that are not the
+    documented ones go into the notes.
 
     Raises:
         CorpusError: if there are no sessions or evaluations, a summary line or a name is not of the documented form, an
-            utterance is evaluated twice, or a recording is missing.
+            utterance is evaluated twice, or a recording is missing or differs from another of its name.
     """
     return _load(root, "iemocap", _DOCUMENTED_COUNTS, improvised_only=False)
 
@@ -92,21 +94,24 @@ def _load(root: str | Path, corpus: str, counts: dict[str, int], *, improvised_o
     if not sessions:
         raise CorpusError(f"{root}: IEMOCAP must hold the folders Session1 to Session5, got none of them")
     evaluations = _evaluations(sessions)
-    recordings = {path.stem: path for session in sessions for path in list_recordings(session / "sentences" / "wav")}
+    recordings: dict[str, list[Path]] = defaultdict(list)
+    for session in sessions:
+        for path in list_recordings(session / "sentences" / "wav"):
+            recordings[path.stem].append(path)
     if improvised_only:
         evaluations = {name: evaluation for name, evaluation in evaluations.items() if _IMPROVISED in name}
-        recordings = {name: path for name, path in recordings.items() if _IMPROVISED in name}
+        recordings = {name: paths for name, paths in recordings.items() if _IMPROVISED in name}
     agreed = [evaluation for evaluation in evaluations.values() if evaluation.label != _NO_AGREEMENT]
     _check_recorded(root, agreed, recordings)
-    utterances = tuple(_utterance(evaluation, recordings[evaluation.name]) for evaluation in agreed)
-    notes = find_differences(utterances, corpus="IEMOCAP", counts=counts, speakers=_SPEAKERS)
+    utterances, notes = drop_copies(_utterance(item, path) for item in agreed for path in recordings[item.name])
+    notes += find_differences(utterances, corpus="IEMOCAP", counts=counts, speakers=_SPEAKERS)
     if len(agreed) < len(evaluations):
         n_without = len(evaluations) - len(agreed)
         notes.append(f"left out {n_without} utterances on whose emotion the raters do not agree ({_NO_AGREEMENT})")
     unknown = sorted(recordings.keys() - evaluations.keys())
     if unknown:
         notes.append(f"left out {len(unknown)} recordings without an evaluation: {listed(unknown)}")
-    return Corpus(corpus, utterances, tuple(_EMOTIONS.values()), tuple(notes))
+    return Corpus(corpus, tuple(utterances), tuple(_EMOTIONS.values()), tuple(notes))
 
 
 def _evaluations(sessions: list[Path]) -> dict[str, _Evaluation]:
@@ -147,7 +152,7 @@ def _read_evaluations(path: Path) -> list[_Evaluation]:
     return evaluations
 
 
-def _check_recorded(root: Path, evaluations: list[_Evaluation], recordings: dict[str, Path]) -> None:
+def _check_recorded(root: Path, evaluations: list[_Evaluation], recordings: Mapping[str, list[Path]]) -> None:
     missing = [f"{item.name}.wav ({item.place})" for item in evaluations if item.name not in recordings]
     if missing:
         raise CorpusError(

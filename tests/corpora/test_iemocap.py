@@ -194,6 +194,30 @@ def test_what_is_left_out_or_missing_is_noted(tmp_path):
     assert "left out 1 recordings without an evaluation: Ses01F_impro01_F009" in notes
 
 
+def copy_of(root: Path, name: str) -> Path:
+    path = wav_of(root, name)
+    copy = path.parents[1] / "again" / path.name
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    return copy
+
+
+def test_copies_of_recordings_are_left_out_and_noted(tmp_path):
+    root = write(tmp_path, SMALL)
+    copy = copy_of(root, "Ses01F_impro01_F000")
+    corpus = load_corpus("iemocap", root)
+    assert len(corpus.utterances) == 2
+    assert corpus.notes[0] == f"left out 1 copies of recordings: {copy}"
+
+
+def test_different_recordings_of_one_utterance_are_refused(tmp_path):
+    root = write(tmp_path, SMALL)
+    copy = copy_of(root, "Ses01F_impro01_F000")
+    copy.write_text("something else")
+    with pytest.raises(CorpusError, match="again/.*: recording must be the same as .*, got other content"):
+        load_corpus("iemocap", root)
+
+
 def test_an_utterance_without_agreement_needs_no_recording(tmp_path):
     root = write(tmp_path, SMALL)
     wav_of(root, "Ses01F_impro01_M000").unlink()
