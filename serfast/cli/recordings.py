@@ -52,14 +52,31 @@ def explain(
     from serfast import atomic, explanation
     from serfast.reports import draw_explanation, prediction_table, save_figure
 
+    numbers = output / f"{clip.stem}.json"
+    _refuse_other(numbers, clip)
     found = explanation.explain(_recognizer(model, enroll, device), clip)
     output.mkdir(parents=True, exist_ok=True)
-    files = [*save_figure(draw_explanation(found), output / clip.stem), output / f"{clip.stem}.json"]
-    atomic.write_json(files[-1], found.to_dict())
+    files = [*save_figure(draw_explanation(found), output / clip.stem), numbers]
+    atomic.write_json(numbers, {**found.to_dict(), "path": str(clip.absolute())})
     print_table(prediction_table([found.prediction]))
     if found.prediction.attention_weights is None:
         typer.echo(f"The model pools without attention weights (pooling {found.pooling}): none are drawn.")
     typer.echo(f"Saved {', '.join(map(str, files))}")
+
+
+def _refuse_other(numbers: Path, clip: Path) -> None:
+    # Recordings of one name in several folders would replace each other's explanations.
+    from serfast.evaluation.results import read_json
+
+    if not numbers.exists():
+        return
+    held = read_json(numbers)
+    explained = held.get("path") if isinstance(held, dict) else None
+    if explained != str(clip.absolute()):
+        raise ValueError(
+            f"--output must be a folder without {numbers.name} of another recording, got {numbers.parent} with that of "
+            f"{explained or 'something else'}: name another folder"
+        )
 
 
 def _recognizer(model: Path, enroll: list[Path] | None, device: str) -> "Recognizer":
