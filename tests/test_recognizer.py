@@ -121,6 +121,32 @@ def test_another_corpus_is_scored_and_a_seen_one_refused(tmp_path: Path):
         serfast.evaluate(tmp_path / "run", dataclasses.replace(corpora[0], utterances=tuple(segments)), progress=False)
 
 
+@pytest.mark.parametrize("place", ["folds/{}", "base/folds/{}", "folds/{}/candidates/seed-1", "base"])
+def test_every_model_of_a_run_is_scored_on_what_it_has_not_seen(tmp_path: Path, place: str):
+    corpus = serfast.corpora.synthetic.generate(tmp_path / "corpus", n_speakers=4, n_utterances=8)
+    speaker = corpus.utterances[0].speaker
+    options = {**QUICK, **({"seed": [0, 1]} if "candidates" in place else {"scheme": "greedy"})}
+    if place == "base":
+        other = serfast.corpora.synthetic.generate(tmp_path / "other", seed=1, n_speakers=2, n_utterances=8)
+        serfast.train(corpus, output=tmp_path / "run", **options)
+    else:
+        own = tuple(item for item in corpus.utterances if item.speaker == speaker)
+        other = dataclasses.replace(corpus, utterances=own)
+        serfast.cross_validate(corpus, output=tmp_path / "run", **options)
+    model = tmp_path / "run" / place.format(f"speaker_{speaker}")
+    assert serfast.evaluate(model, other, progress=False).n_utterances == len(other.utterances)
+    with pytest.raises(ValueError, match="must not hold recordings that the model was trained or selected on"):
+        serfast.evaluate(model, corpus, progress=False)
+
+
+def test_a_model_without_the_splits_of_its_run_is_not_scored(tmp_path: Path):
+    corpus = serfast.corpora.synthetic.generate(tmp_path / "corpus", n_speakers=2, n_utterances=4)
+    serfast.train(corpus, output=tmp_path / "run", **QUICK)
+    (tmp_path / "run" / "splits.json").unlink()
+    with pytest.raises(serfast.CorpusError, match=r"must lie in the folder of the run .*, got one without splits.json"):
+        serfast.evaluate(tmp_path / "run", corpus, progress=False)
+
+
 def test_scores_on_another_corpus_that_use_each_speakers_recordings_say_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

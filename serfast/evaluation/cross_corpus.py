@@ -66,10 +66,8 @@ def evaluate(
 
 
 def _refuse_seen(run: Path, features: FeatureStore) -> None:
-    # The splits of a training run lie beside its model, those of a fold two folders up: run/folds/<fold>.
-    run = run.resolve()
-    path = run / SPLITS if (run / SPLITS).exists() else run.parents[1] / SPLITS
-    splits, name = read_json(path), read_json(run / FOLD)["name"]
+    path = _nearest(run, SPLITS)
+    splits, name = read_json(path), read_json(_nearest(run, FOLD))["name"]
     folds = [fold for fold in splits["folds"] if fold["name"] == name]
     if len(folds) != 1:
         raise CorpusError(f"{path} must list the fold {name} once, got it {len(folds)} times")
@@ -82,6 +80,15 @@ def _refuse_seen(run: Path, features: FeatureStore) -> None:
             f"corpus must not hold recordings that the model was trained or selected on, got {len(shared)} of them, "
             f"such as {shared[0]}"
         )
+
+
+def _nearest(model: Path, name: str) -> Path:
+    # Models lie at several depths: run, run/base, run/folds/FOLD, run/base/folds/FOLD, and candidates in all of them.
+    folder = model.resolve()
+    for place in (folder, *folder.parents):
+        if (place / name).is_file():
+            return place / name
+    raise CorpusError(f"{model} must lie in the folder of the run that trained it, got one without {name} above it")
 
 
 def _placeholder(recording: str) -> Utterance:
