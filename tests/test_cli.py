@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,6 +102,40 @@ def test_explain_draws_a_recording_and_writes_its_numbers(trained: Path, corpus_
         assert (tmp_path / "out" / f"{clip.stem}{suffix}").stat().st_size > 0
     process = run("explain", trained, clip, "--enroll", clip, code=1)
     assert "--enroll must not be given for a model that was trained with normalisation 'training'" in process.stderr
+
+
+def test_explain_keeps_the_explanation_of_another_recording_of_that_name(
+    trained: Path, corpus_root: Path, tmp_path: Path
+):
+    recordings = sorted(corpus_root.rglob("*.wav"))[:2]
+    for folder, recording in zip("ab", recordings, strict=True):
+        (tmp_path / folder).mkdir()
+        shutil.copy(recording, tmp_path / folder / "clip.wav")
+    first, second = (tmp_path / folder / "clip.wav" for folder in "ab")
+    run("explain", trained, first, "--output", tmp_path / "out")
+    kept = (tmp_path / "out" / "clip.json").read_bytes()
+    process = run("explain", trained, second, "--output", tmp_path / "out", code=1)
+    assert f"clip.json of another recording, got {tmp_path / 'out'} with that of {first}" in process.stderr
+    assert (tmp_path / "out" / "clip.json").read_bytes() == kept
+    run("explain", trained, first, "--output", tmp_path / "out")
+
+
+def test_names_that_the_console_cannot_print_stop_nothing(corpus_root: Path, tmp_path: Path):
+    rows = ["file,emotion,speaker"]
+    for clip in corpus_root.rglob("*.wav"):
+        speaker, _, emotion = clip.stem.split("_")
+        rows.append(f"{clip},{'fröhlich' if emotion == 'happiness' else emotion},{speaker}")
+    (tmp_path / "m.csv").write_text("\n".join(rows), encoding="utf-8")
+    command = ["train", "csv", tmp_path / "m.csv", "--output", tmp_path / "run", "--set", "n_units=4"]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = subprocess.run(
+        [*SERFAST, *map(str, command), "--set", "n_epochs=1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **ascii_only},
+    )
+    assert "fr\\xf6hlich" in process.stdout
 
 
 def test_a_model_that_needs_the_speaker_asks_for_recordings(corpus_root: Path, tmp_path: Path):
