@@ -5,7 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from serfast.corpora import audformat, crema_d, csv_manifest, emodb, iemocap, ravdess, savee, synthetic, tess
-from serfast.corpora.corpus import Corpus, Utterance, find_duplicates, group_duplicates, select_emotions
+from serfast.corpora.corpus import (
+    Corpus,
+    Utterance,
+    content_digest,
+    find_duplicates,
+    group_duplicates,
+    select_emotions,
+)
 from serfast.corpora.folds import PROTOCOLS, Fold, check_leaks
 from serfast.corpora.listing import listed
 
@@ -16,6 +23,7 @@ __all__ = [
     "Fold",
     "Utterance",
     "check_leaks",
+    "content_digest",
     "find_duplicates",
     "group_duplicates",
     "load_corpus",

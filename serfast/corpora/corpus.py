@@ -9,7 +9,16 @@ from pathlib import Path
 
 from serfast.errors import CorpusError
 
-__all__ = ["GENDERS", "SPLITS", "Corpus", "Utterance", "find_duplicates", "group_duplicates", "select_emotions"]
+__all__ = [
+    "GENDERS",
+    "SPLITS",
+    "Corpus",
+    "Utterance",
+    "content_digest",
+    "find_duplicates",
+    "group_duplicates",
+    "select_emotions",
+]
 
 GENDERS = ("female", "male")
 SPLITS = ("train", "validation", "test")
@@ -174,7 +183,9 @@ def find_duplicates(utterances: Sequence[Utterance]) -> list[tuple[Utterance, ..
             raise CorpusError(f"{path}: recording must be a file, got nothing there")
     sizes = {path: path.stat().st_size for path in paths}
     n_of_size = Counter(sizes.values())
-    contents = {path: _content_hash(path) if n_of_size[size] > 1 else str(path) for path, size in sizes.items()}
+    contents = {
+        path: content_digest(path.read_bytes()) if n_of_size[size] > 1 else str(path) for path, size in sizes.items()
+    }
     return group_duplicates(utterances, [contents[utterance.path] for utterance in utterances])
 
 
@@ -186,7 +197,7 @@ def group_duplicates(utterances: Sequence[Utterance], contents: Sequence[str]) -
 
     Args:
         utterances: the utterances of a corpus.
-        contents: for each of them a digest of the bytes of its file.
+        contents: ``content_digest`` of the file of each of them.
     """
     same_content: dict[str, list[Utterance]] = defaultdict(list)
     for utterance, content in zip(utterances, contents, strict=True):
@@ -194,12 +205,9 @@ def group_duplicates(utterances: Sequence[Utterance], contents: Sequence[str]) -
     return [group for members in same_content.values() for group in _same_stretch(members)]
 
 
-def _content_hash(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=20)
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def content_digest(content: bytes) -> str:
+    """The name of a recording's bytes, which stores and splits hold and duplicates share: SHA-256, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _same_stretch(utterances: list[Utterance]) -> list[tuple[Utterance, ...]]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfast import audio
-from serfast.corpora import Corpus, Utterance
+from serfast.corpora import Corpus, Utterance, content_digest
 from serfast.errors import CorpusError
 from serfast.features.extract import extract, feature_names
 from serfast.features.options import FeatureOptions
@@ -204,7 +204,7 @@ def _extract_task(writer: StoreWriter, task: list[Utterance], options: FeatureOp
             reason = f"{path} must be readable, got {error.strerror or error}"
             results += [_Extracted(utterance, broken=reason) for utterance in utterances]
             continue
-        source = hashlib.sha256(content).hexdigest()
+        source = content_digest(content)
         for utterance in utterances:
             if writer.holds(utterance.key, source):
                 results.append(_Extracted(utterance, source))

@@ -3,6 +3,7 @@
 import multiprocessing
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 from serfast import extract_corpus, load_corpus
-from serfast.corpora import Corpus
+from serfast.corpora import Corpus, find_duplicates
 from serfast.features import FeatureOptions, FeatureStore, bulk, extract_file
 
 FORMATS = (("wav", 16000), ("flac", 16000), ("wav", 44100), ("ogg", 22050), ("wav", 8000))
@@ -38,6 +39,18 @@ def test_any_number_of_threads_gives_the_bits_of_a_single_file(
         store = extract_corpus(corpus, tmp_path / f"store{jobs}", jobs=jobs)
         for index, utterance in enumerate(corpus.utterances):
             np.testing.assert_array_equal(store.utterance_rows(index), extract_file(utterance.path, store.options))
+
+
+def test_a_store_names_recordings_as_the_search_for_duplicates_does(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copy.wav").write_bytes(corpus.utterances[0].path.read_bytes())
+    twice = (*corpus.utterances, replace(corpus.utterances[0], key="copy.wav", path=tmp_path / "copy.wav"))
+    compared: list[str] = []
+    monkeypatch.setattr("serfast.corpora.corpus.group_duplicates", lambda _, contents: compared.extend(contents))
+    find_duplicates(twice)
+    store = extract_corpus(corpus, tmp_path / "store", jobs=1)
+    assert compared[0] == compared[-1] == store.sources[0]
 
 
 def test_the_largest_files_come_first_and_small_ones_share_a_task(corpus: Corpus) -> None:
