@@ -94,9 +94,9 @@ def cross_validate(
     cluster, else one after another in this process. A fold gets the same bits wherever it runs with as many threads on
     a like processor. An error in a fold names it.
 
-    ``side_by_side`` trains all folds in the same steps of this process instead, meant for a GPU that one fold leaves
-    idle; it has not been measured on one, and on the CPU ``jobs`` is faster. A fold gets the same weights but for
-    rounding.
+    ``side_by_side`` trains all folds in the same steps of this process instead, encoders first and heads after them
+    where the scheme is greedy. It is meant for a GPU that one fold leaves idle and has not been measured on one; on the
+    CPU ``jobs`` is faster. A fold gets the same weights but for rounding.
 
     Source of protocol "paper": Huang and Narayanan (2016), section 4.
     """

@@ -133,18 +133,20 @@ def run_ladder(
     store: Path | None,
     exclude: Sequence[str],
     jobs: int | None,
+    side_by_side: bool,
     device: torch.device,
     progress: Progress,
 ) -> tuple[LadderRow, ...]:
     """Run the rungs named, or all, with seeds 0, 1 and so on; what ``output`` holds finished is read back.
 
     The baseline, and rungs that others build on, run too. The features of each kind go to their own folder in
-    ``store``, or to the user's cache.
+    ``store``, or to the user's cache. Of a rung whose system cannot be trained side by side, folds follow each other.
 
     Raises:
         ValueError: if a rung is not known, or as :func:`serfast.cross_validate`.
     """
     require("seeds", "be at least 1", n_seeds, integer("seeds", n_seeds) >= 1)
+    require("jobs", "be None with side_by_side", jobs, jobs is None or not side_by_side)
     known = [rung.name for rung in ladder(options)]
     unknown = sorted(set(rungs or ()) - set(known))
     if unknown:
@@ -169,6 +171,7 @@ def run_ladder(
                 base_output=output / f"seed-{seed}" / (bases[0] if bases else "base"),
                 exclude=exclude,
                 jobs=jobs,
+                side_by_side=side_by_side and rung.system.fit_side_by_side is not None,
                 device=device,
                 progress=progress,
             )

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from serfast.checks import flag
 from serfast.corpora import Corpus
 from serfast.evaluation import ComparedRow, LadderRow, compare_rows
 from serfast.evaluation.attention_study import (
@@ -36,6 +37,7 @@ def paper(
     exclude: Sequence[str] = (),
     device: str = "auto",
     jobs: int | None = None,
+    side_by_side: bool = False,
     utterances: Sequence[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -57,6 +59,8 @@ def paper(
         exclude: keys of utterances to leave out, such as broken recordings.
         device: "auto", "cpu" or "cuda".
         jobs: as for :func:`serfast.cross_validate`.
+        side_by_side: as for :func:`serfast.cross_validate`; the folds of a rival, which cannot be trained so, follow
+            one another.
         utterances: keys of those that figure 3 is drawn for; one of each emotion when None.
         progress: print where the work stands to standard error.
         **options: fields of :class:`serfast.evaluation.LadderOptions`.
@@ -89,6 +93,7 @@ def paper(
         store=place,
         exclude=exclude,
         jobs=jobs,
+        side_by_side=flag("side_by_side", side_by_side),
         device=resolve_device(device),
         progress=shown,
     )

@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from serfast.evaluation.fold_reports import FoldReport
 from serfast.evaluation.ladder import BASELINE, LadderOptions, ladder, run_ladder
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.rivals import GhoshBottleneck
+from serfast.evaluation.system import System
 from serfast.training import EpochRecord
 
 TINY = LadderOptions(n_units=6, n_units_final=8, n_decoder_final=5, n_epochs=2)
@@ -23,7 +26,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 def run(corpus: Corpus, output: Path, rungs: list[str] | None = None, **changes: object) -> tuple[LadderRow, ...]:
-    given = {"protocol": "paper", "n_seeds": 1, "store": output / "features", "exclude": (), "jobs": None} | changes
+    given = {
+        "protocol": "paper",
+        "n_seeds": 1,
+        "store": output / "features",
+        "exclude": (),
+        "jobs": None,
+        "side_by_side": False,
+    }
+    given |= changes
     shown = Progress(False)
     return run_ladder(corpus, TINY, output=output, rungs=rungs, device=torch.device("cpu"), progress=shown, **given)
 
@@ -94,6 +105,32 @@ def test_rows_share_the_encoder_of_their_base(corpus: Corpus, tmp_path: Path):
         for other in others:
             assert torch.equal(weight, serfast.Recognizer.load(other).model.encoder.weight_hh_l1)
     assert not (tmp_path / "seed-0" / "base").exists()
+
+
+def recorded(told: list[System], way: Callable[..., object], system: System, *rest: object, **more: object) -> object:
+    told.append(system)
+    return way(system, *rest, **more)
+
+
+def test_rows_are_trained_side_by_side_where_they_can(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    systems = {rung.name: rung.system for rung in ladder(TINY)}
+    rivals = [name for name, system in systems.items() if system.fit_side_by_side is None]
+    assert rivals == ["han", "lee", "ghosh", "svm", "svm_speaker"]
+    names = ["lstm_last_reversed", "greedy_dropout_eq8", "svm"]
+    alone = run(corpus, tmp_path / "alone", names, store=tmp_path / "features")
+    ways: dict[str, list[System]] = {"run_folds": [], "run_folds_side_by_side": []}
+    for name, told in ways.items():
+        monkeypatch.setattr(experiment, name, partial(recorded, told, getattr(experiment, name)))
+    together = run(corpus, tmp_path / "together", names, store=tmp_path / "features", side_by_side=True)
+    assert ways["run_folds"] == [systems["svm"]]
+    wanted = ["lstm_last_reversed", "mean", "greedy_dropout_eq8"]
+    assert ways["run_folds_side_by_side"] == [systems[name] for name in wanted]
+    for one, other in zip(alone, together, strict=True):
+        for expected, found in zip(one.results[0].predictions, other.results[0].predictions, strict=True):
+            assert (found.key, found.fold) == (expected.key, expected.fold)
+            assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-3)
+    with pytest.raises(ValueError, match="jobs must be None with side_by_side, got 2"):
+        run(corpus, tmp_path / "both", ["mean"], side_by_side=True, jobs=2)
 
 
 def test_seeds_are_runs_of_their_own(corpus: Corpus, tmp_path: Path):
