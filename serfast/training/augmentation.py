@@ -16,17 +16,18 @@ def augment(batch: Batch, options: TrainingOptions) -> tuple[Tensor, Lengths]:
     if options.tempo_change:
         factors = 1 + options.tempo_change * (2 * torch.rand(len(lengths.lengths)) - 1)
         features, lengths = stretch(features, lengths, factors)
-    utterance = torch.repeat_interleave(torch.arange(len(lengths.lengths)), lengths.lengths).to(features.device)
+    numbers = torch.arange(len(lengths.lengths), device=features.device)
+    utterance = torch.repeat_interleave(numbers, lengths.on_device, output_size=lengths.n_rows)
     if options.offset:
         shifts = options.offset * torch.randn(len(lengths.lengths), features.shape[1])
-        features = features + shifts.to(features.device)[utterance]
+        features = features + _moved(shifts, features)[utterance]
     if options.noise:
         features = features + options.noise * torch.randn_like(features)
     if options.n_masked:
         n_masked = torch.minimum(torch.randint(options.n_masked + 1, lengths.lengths.shape), lengths.lengths // 2)
         starts = (torch.rand(lengths.lengths.shape) * (lengths.lengths - n_masked + 1)).long()
         frame = torch.arange(len(features), device=features.device) - lengths.first_rows[utterance]
-        first, last = (limit.to(features.device)[utterance] for limit in (starts, starts + n_masked))
+        first, last = (_moved(limit, features)[utterance] for limit in (starts, starts + n_masked))
         features = features.masked_fill(((frame >= first) & (frame < last))[:, None], 0.0)
     return features, lengths
 
@@ -44,7 +45,11 @@ def stretch(features: Tensor, lengths: Lengths, factors: Tensor) -> tuple[Tensor
     place = frame * steps[utterance]
     before = place.floor().long()
     after = torch.minimum(before + 1, (lengths.lengths - 1)[utterance])
-    share = (place - before).to(features.dtype)[:, None].to(features.device)
+    share = _moved((place - before).to(features.dtype)[:, None], features)
     first_rows = (lengths.lengths.cumsum(0) - lengths.lengths)[utterance]
-    low, high = (features[(first_rows + frames).to(features.device)] for frames in (before, after))
+    low, high = (features[_moved(first_rows + frames, features)] for frames in (before, after))
     return torch.lerp(low, high, share), result
+
+
+def _moved(tensor: Tensor, features: Tensor) -> Tensor:
+    return tensor.to(features.device, non_blocking=True)

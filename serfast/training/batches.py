@@ -50,7 +50,7 @@ def load_batch(source: FrameSource, indices: NDArray[np.int64], device: torch.de
     """Read and pack the features of the utterances ``indices`` of a standardised source and put them on ``device``."""
     rows = torch.from_numpy(source.gather(indices))
     lengths = Lengths.packed(torch.from_numpy(source.lengths[indices]), device=device)
-    return Batch(rows.to(device), lengths, indices)
+    return Batch(rows.to(device, non_blocking=True), lengths, indices)
 
 
 def dropout_seeds(seed: int, epoch: int, indices: NDArray[np.int64]) -> Tensor:

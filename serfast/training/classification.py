@@ -183,7 +183,8 @@ class ClassificationTask:
     def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
         """What the classifier takes in training: features (row, feature), their lengths, and seeds of dropout."""
         features, lengths = augment(self.loader.load(batch), self.options)
-        return features, lengths, dropout_seeds(self.options.seed, epoch, batch).to(self.device)
+        seeds = dropout_seeds(self.options.seed, epoch, batch)
+        return features, lengths, seeds.to(self.device, non_blocking=True)
 
     def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
         """Mean loss of logits (batch, emotion) of the utterances ``batch``."""

@@ -136,7 +136,7 @@ class _CtcTask:
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         features, lengths = augment(self.loader.load(batch), self.options)
-        emotions = torch.from_numpy(self.objective.labels[batch]).to(self.device)
+        emotions = torch.from_numpy(self.objective.labels[batch]).to(self.device, non_blocking=True)
         return ctc_loss(self.model(features, lengths), lengths, emotions, self.n_labels[batch])
 
     def validate(self) -> Validation:

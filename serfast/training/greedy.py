@@ -48,7 +48,7 @@ class HiddenCache:
     def batch(self, first: int, last: int, device: torch.device) -> tuple[Tensor, Lengths]:
         """The utterances at places ``first`` to ``last`` of the cache; a view of it, unless the device is another."""
         rows = self.rows[self._limits[first] : self._limits[last]]
-        return rows.to(device), Lengths.packed(self._lengths[first:last], device=device)
+        return rows.to(device, non_blocking=True), Lengths.packed(self._lengths[first:last], device=device)
 
 
 @contextmanager
@@ -186,7 +186,8 @@ class HeadTask:
     def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
         """What the head takes in training: hidden vectors (row, unit), their lengths, and seeds of dropout."""
         hidden, lengths = self.cache.batch(batch[0], batch[-1] + 1, self.device)
-        return hidden, lengths, dropout_seeds(self.options.seed, epoch, self.cache.indices[batch]).to(self.device)
+        seeds = dropout_seeds(self.options.seed, epoch, self.cache.indices[batch])
+        return hidden, lengths, seeds.to(self.device, non_blocking=True)
 
     def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
         """Mean loss of logits (batch, emotion) of the utterances at the places ``batch``."""

@@ -148,7 +148,9 @@ def training_steps(
     seconds it took. Returns the epochs.
     """
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = torch.optim.AdamW(
+        trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=device.type == "cuda"
+    )
     state = _State(task.model, optimizer, _copy(task.model) if options.averaging else {})
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
@@ -194,7 +196,9 @@ def _train_epoch(
         total += loss * len(batch)
         n_trained += len(batch)
         seconds += took + time.monotonic() - started
-    return float(total) / n_trained, seconds
+    started = time.monotonic()
+    mean = float(total) / n_trained  # waits for a GPU that is still at work
+    return mean, seconds + time.monotonic() - started
 
 
 def _rate(options: TrainingOptions, progress: float) -> float:

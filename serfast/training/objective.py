@@ -32,8 +32,12 @@ class Objective:
 
     def loss(self, logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
         """Mean loss of logits (batch, emotion) of the utterances ``indices``."""
-        truth = torch.from_numpy(self.labels[indices]).to(self._device)
-        return F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing)
+        truth = torch.from_numpy(self.labels[indices]).to(self._device, non_blocking=True)
+        if self._weights is None:
+            return F.cross_entropy(logits, truth, label_smoothing=self._smoothing)
+        # Divided here: for the mean of weighted, smoothed losses torch waits for the GPU.
+        summed = F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing, reduction="sum")
+        return summed / self._weights[truth].sum()
 
     def weights(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """What each of the utterances ``indices`` weighs in their mean loss, (batch,)."""

@@ -1,0 +1,150 @@
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serfast import FeatureStore, ModelOptions, TrainingOptions
+from serfast.corpora.folds import leave_one_speaker_out
+from serfast.ops import has_cuda_kernels
+from serfast.training import TrainedModel, train_model, train_side_by_side
+from serfast.training.batches import load_batch
+from serfast.training.classification import ClassificationTask, new_task
+from serfast.training.greedy import HeadTask
+from serfast.training.loading import BatchLoader, HeldRows, ReadAhead
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        not (torch.cuda.is_available() and has_cuda_kernels()) and os.environ.get("SERFAST_REQUIRE_CUDA") != "1",
+        reason="needs a CUDA device and serfast._C_cuda",
+    ),
+]
+
+CUDA = torch.device("cuda")
+MODEL = ModelOptions(n_units=16, pooling="eq8", pooling_dropout=0.3)
+OPTIONS = TrainingOptions(n_epochs=3, batch_size=7, class_weights=True)
+RANDOM = {"tempo_change": 0.1, "noise": 0.1, "offset": 0.1, "n_masked": 3, "label_smoothing": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
+def no_wait() -> Iterator[None]:
+    """Raise where the host waits for the device."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def ignore(record: object) -> None:
+    del record
+
+
+@pytest.mark.parametrize("kind", [BatchLoader, HeldRows, ReadAhead])
+def test_rows_get_to_the_device_as_they_are(tiny_store: FeatureStore, kind: type[BatchLoader]):
+    batches = [np.array([3, 0, 17]), np.array([42]), np.array([5, 5])]
+    loader = kind(tiny_store, CUDA)
+    loader.expect(batches)
+    for indices in batches:
+        batch, expected = loader.load(indices), load_batch(tiny_store, indices, torch.device("cpu"))
+        assert batch.features.device.type == "cuda"
+        assert torch.equal(batch.features.cpu(), expected.features)
+        assert torch.equal(batch.lengths.first_rows.cpu(), expected.lengths.first_rows)
+
+
+def steps(task: ClassificationTask | HeadTask) -> None:
+    task.model.train()
+    for batch in task.batches(1):
+        task.loss(batch, 1).backward()
+
+
+def test_no_step_waits_for_the_device(tiny_store: FeatureStore, tmp_path: Path):
+    fold = leave_one_speaker_out(tiny_store.corpus)[0]
+    options = dataclasses.replace(OPTIONS, **RANDOM)
+    task, _ = new_task(tiny_store, fold, dataclasses.replace(MODEL, encoder_dropout=0.2), options, CUDA)
+    with task.head_task(task.model, tmp_path) as head:
+        for waiting in (task, head):
+            steps(waiting)
+            with no_wait():
+                steps(waiting)
+
+
+def train_on(device: torch.device, store: FeatureStore, folder: Path, **changes: object) -> list[TrainedModel]:
+    """Two folds, each alone: whole models, then heads on their encoders."""
+    trained, options = [], dataclasses.replace(OPTIONS, **changes)
+    for fold in leave_one_speaker_out(store.corpus)[:2]:
+        folders = [folder / f"{name}-{fold.name}" for name in ("joint", "greedy")]
+        for place in folders:
+            place.mkdir(parents=True)
+        whole = train_model(store, fold, MODEL, options, folder=folders[0], device=device)
+        greedy = dataclasses.replace(options, scheme="greedy")
+        head = train_model(store, fold, MODEL, greedy, folder=folders[1], device=device, base=whole.model)
+        trained += [whole, head]
+    return trained
+
+
+def assert_alike(one: TrainedModel, other: TrainedModel) -> None:
+    for expected, found in zip(one.history, other.history, strict=True):
+        assert found.loss == pytest.approx(expected.loss, abs=1e-3)
+        assert found.validation_loss == pytest.approx(expected.validation_loss, abs=1e-3)
+
+
+def test_a_gpu_trains_what_the_cpu_trains(tiny_store: FeatureStore, tmp_path: Path):
+    expected = train_on(torch.device("cpu"), tiny_store, tmp_path / "cpu")
+    found = train_on(CUDA, tiny_store, tmp_path / "cuda")
+    for one, other in zip(expected, found, strict=True):
+        assert_alike(one, other)
+
+
+def test_a_gpu_goes_on_where_it_stopped(tiny_store: FeatureStore, tmp_path: Path):
+    class StopError(Exception):
+        pass
+
+    def stop(record: object) -> None:
+        raise StopError
+
+    fold = leave_one_speaker_out(tiny_store.corpus)[0]
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+
+    def train(name: str, on_epoch: Callable[[object], None]) -> TrainedModel:
+        folder = tmp_path / name
+        return train_model(tiny_store, fold, MODEL, OPTIONS, folder=folder, device=CUDA, on_epoch=on_epoch)
+
+    with pytest.raises(StopError):
+        train("parts", stop)
+    assert_alike(train("whole", ignore), train("parts", ignore))
+
+
+def test_folds_side_by_side_are_those_alone(tiny_store: FeatureStore, tmp_path: Path):
+    alone = train_on(CUDA, tiny_store, tmp_path, **RANDOM)
+    for place, scheme in enumerate(("joint", "greedy")):
+        folders = [tmp_path / f"{scheme}-{number}" for number in range(2)]
+        for folder in folders:
+            folder.mkdir()
+        together = train_side_by_side(
+            tiny_store,
+            leave_one_speaker_out(tiny_store.corpus)[:2],
+            MODEL,
+            dataclasses.replace(OPTIONS, **RANDOM, scheme=scheme),
+            folders=folders,
+            device=CUDA,
+            on_epochs=[ignore, ignore],
+            bases=None if place == 0 else [whole.model for whole in alone[::2]],
+        )
+        for one, other in zip(alone[place::2], together, strict=True):
+            assert_alike(one, other)
