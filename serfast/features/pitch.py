@@ -4,7 +4,8 @@
 2. Peaks of the correlation of two windows of 15 ms, refined by a parabola, are a frame's candidates.
 3. Correlation and energies, of the frame and its neighbours, say how likely the frame is to be voiced.
 4. Viterbi's algorithm picks the path of least cost through candidates and unvoiced stretches.
-5. The periods on the path are measured anew without the bias of moving formants, and smoothed.
+5. The periods on the path are measured anew without the bias of moving formants, and a smooth contour goes through
+   them.
 
 Sources: Talkin (1995), A robust algorithm for pitch tracking; Boersma (1993), Accurate short-term analysis of the
 fundamental frequency; Ghahremani et al. (2014), A pitch extraction algorithm tuned for automatic speech recognition.
@@ -201,7 +202,7 @@ def make_pitch_plan(options: FeatureOptions) -> PitchPlan:
             reach=reach,
             octaves=octaves.astype(np.float32),
         ),
-        refiner=make_refiner(rate, hop, options.hop_ms, reach, longest),
+        refiner=make_refiner(rate, hop, reach, longest),
     )
 
 

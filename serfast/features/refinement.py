@@ -3,17 +3,21 @@
 A formant that moves from one period to the next shifts the phases of the harmonics near it, and with them the peak of
 the correlation. So both windows that a period sets apart pass through a filter that takes out their own strongest
 resonance, then through one damped resonance for both, without which the noise beside the formant would come up. A
-parabola through the frames about each, weighed by how well their windows agree, smooths what is measured.
+smooth contour goes through what is measured, the nearer the better the windows of a frame agree. Frames at the ends of
+a voiced stretch whose windows do not agree become unvoiced.
 
-Sources: Markel (1972), The SIFT algorithm for fundamental frequency estimation; Savitzky and Golay (1964).
+Source: Markel (1972), The SIFT algorithm for fundamental frequency estimation. The constants are fitted to the
+development signals of ``benchmarks/pitch_accuracy.py``.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
+from serfast.features.contour import smooth_contour
 from serfast.features.lanes import LANES, load, logarithm, maximum, minimum, root, splat, store
 from serfast.features.transposition import transpose
 
@@ -25,45 +29,45 @@ _PREDICTOR_RATE = 4000  # of the samples that predict each other: the waveform e
 _BALLAST = 0.01  # noise that the predictor expects, relative to the energy
 _DAMPING = 0.87  # of the common resonance, per sample of the predictor
 _MAX_TILT = 6.0  # of the logarithm of the weight from end to end of a window
-_SMOOTHING_MS = 20.0  # before and behind a frame
-_DISSENT = 0.02  # taken for granted of every correlation, so that weights are bounded
-_STIFFNESS = 0.3  # holds back the curvature of the parabola, in squares of frames to the fourth
-_LEAP = 0.25  # change of the period from frame to frame over which nothing is smoothed
+_DELAY_MS = 0.75  # a vocal tract sounds on after each pulse: the waveform tells of the pitch a little earlier
+_MOST_DISSENT = 0.6  # 1 less the correlation, over which a frame at the end of a stretch becomes unvoiced
+_TRUST = 1.0  # dissent at which the estimate before and the refined one count alike
+_LEAST_ERROR = 5.3  # cents: deviation of the period of a voice from its trend
+_ERROR = 76.0  # cents: what is added where the windows do not agree, for the fourth root of dissent over curvature
+_CENTS = 1200 / math.log(2)
 
 
 class Refiner(NamedTuple):
     """Sizes in samples of the decimated waveform, and the window."""
 
     hop: int
-    reach: int  # of the waveform before the centre of frame 0
+    lead: int  # of the waveform before where frame 0 is measured
     window: NDArray[np.float32]  # whole registers
     search: int  # lags before and behind the period; with the period itself, whole threes
     stride: int  # between the samples of the predictor
     n_rows: int  # of a side: the window and what is searched, whole registers
     shortest: int  # waveform that can be looked at
-    half: int  # frames that smooth a frame, on either side
 
 
-def make_refiner(rate: float, hop: int, hop_ms: float, reach: int, longest: int) -> Refiner:
+def make_refiner(rate: float, hop: int, reach: int, longest: int) -> Refiner:
     """Prepare for a waveform of ``rate`` samples per second with periods up to ``longest``."""
     length = round(_WINDOW_MS * rate / 1000 / LANES) * LANES
     search = 1 + 3 * round((_SEARCH_MS * rate / 1000 - 1) / 3)
     n_rows = -(-(length + 2 * search) // LANES) * LANES
     return Refiner(
         hop=hop,
-        reach=reach,
+        lead=reach + round(_DELAY_MS * rate / 1000),
         window=(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32),
         search=search,
         stride=round(rate / _PREDICTOR_RATE),
         n_rows=n_rows,
         shortest=n_rows + longest,
-        half=max(1, round(_SMOOTHING_MS / hop_ms)),
     )
 
 
 @kernel()
 def refine_periods(decimated: NDArray[np.float32], refiner: Refiner, periods: NDArray[np.float32]) -> None:
-    """Replace the ``periods`` (frame,) of voiced frames, in samples, by refined ones; 0 is unvoiced.
+    """Replace the ``periods`` (frame,) of voiced frames, in samples, by refined ones, or by 0, which is unvoiced.
 
     Args:
         decimated: waveform (sample,) of at least ``shortest`` samples, the centre of frame t at ``reach + t * hop``.
@@ -76,13 +80,13 @@ def refine_periods(decimated: NDArray[np.float32], refiner: Refiner, periods: ND
     tile = np.empty(2 * LANES * LANES, dtype=np.float32)
     rows, lags = np.empty((2, n_rows * LANES), dtype=np.float32), np.ones(LANES, dtype=np.float32)
     correlation = np.empty((2 * search + 1) * LANES, dtype=np.float32)
-    measured, weights = np.zeros(periods.size, dtype=np.float32), np.zeros(periods.size, dtype=np.float32)
+    cents, dissent, variances = np.zeros(periods.size), np.zeros(periods.size), np.zeros(periods.size)
     for first in range(0, voiced.size, LANES):
         frames = voiced[first : first + LANES]
         for side in range(2):
             for lane in range(frames.size):
                 lag = int(periods[frames[lane]] + np.float32(0.5))
-                left = refiner.reach + frames[lane] * refiner.hop - (length + lag) // 2
+                left = refiner.lead + frames[lane] * refiner.hop - (length + lag) // 2
                 start = min(max(left, 0), decimated.size - n_rows - lag) + side * (lag - search)
                 for at in range(0, n_rows, LANES):
                     store(segments, lane * n_rows + at, load(decimated, start + at))
@@ -90,8 +94,12 @@ def refine_periods(decimated: NDArray[np.float32], refiner: Refiner, periods: ND
             transpose(segments, n_rows, n_rows, tile, rows[side], LANES)
         slope = logarithm(_equalise(rows, refiner)) / load(lags, 0)
         _correlate(rows[0], rows[1], slope, refiner.window, correlation)
-        _read_peaks(correlation, frames, periods, measured, weights)
-    _smooth(measured, weights, refiner.half, periods)
+        _read_peaks(correlation, frames, periods, cents, dissent, variances)
+    for direction in (1, -1):
+        _trim(dissent[::direction], variances[::direction])
+    smooth_contour(cents, variances)
+    for frame in voiced:
+        periods[frame] = math.exp(cents[frame] / _CENTS) if variances[frame] > 0 else 0.0
 
 
 @kernel()
@@ -182,49 +190,36 @@ def _read_peaks(
     correlation: NDArray[np.float32],  # (lag, lane)
     frames: NDArray[np.int64],  # (lane)
     periods: NDArray[np.float32],  # (frame)
-    measured: NDArray[np.float32],  # (frame)
-    weights: NDArray[np.float32],  # (frame)
+    cents: NDArray[np.float64],  # (frame)
+    dissent: NDArray[np.float64],  # (frame)
+    variances: NDArray[np.float64],  # (frame), of the error in cents
 ) -> None:
     # A parabola through the highest peak gives the period; where there is none, what it was stays, with little weight.
     search = correlation.size // LANES // 2
     for lane in range(frames.size):
         frame = frames[lane]
-        measured[frame], best = periods[frame], np.float32(0)
+        period = measured = float(periods[frame])
+        best, height, curvature = np.float32(0), 0.0, 0.0
         for lag in range(1, 2 * search):
             at = lag * LANES + lane
             before, peak, after = correlation[at - LANES], correlation[at], correlation[at + LANES]
             if peak > best and peak >= before and peak > after:
-                shift = np.float32(0.5) * (after - before) / (peak + peak - before - after)
-                measured[frame] = int(periods[frame] + np.float32(0.5)) + lag - search + shift
-                best = peak
-        dissent = max(np.float32(1) - best, np.float32(0)) + np.float32(_DISSENT)
-        weights[frame] = 1 / (dissent * dissent)
+                best, curvature = peak, float(peak + peak - before - after)
+                shift = 0.5 * (after - before) / curvature
+                height = peak + 0.25 * (after - before) * shift
+                measured = int(period + 0.5) + lag - search + shift
+        dissent[frame] = max(1 - height, 1e-3)
+        sharpness = curvature * measured * measured if curvature > 0 else 1.0
+        variances[frame] = _LEAST_ERROR * _LEAST_ERROR + _ERROR * _ERROR * math.sqrt(dissent[frame] / sharpness)
+        share = dissent[frame] / (dissent[frame] + _TRUST)
+        cents[frame] = _CENTS * ((1 - share) * math.log(measured) + share * math.log(period))
 
 
 @kernel()
-def _smooth(
-    measured: NDArray[np.float32], weights: NDArray[np.float32], half: int, periods: NDArray[np.float32]
-) -> None:
-    # The value at each frame of the parabola fitted to those about it, nearer ones with more weight, solved by Cramer's
-    # rule: moments m_k of the distances, w_k of distances times changes of the period.
-    for frame in range(periods.size):
-        if measured[frame] == 0:
-            continue
-        m_0, m_1, m_2, m_3, m_4 = float(weights[frame]), 0.0, 0.0, 0.0, 0.0
-        w_0, w_1, w_2 = 0.0, 0.0, 0.0
-        for direction in (-1, 1):
-            last = measured[frame]
-            for distance in range(1, half + 1):
-                place = frame + direction * distance
-                if place < 0 or place >= measured.size or not abs(measured[place] - last) < _LEAP * last:
-                    break
-                last = measured[place]
-                x, weight = float(direction * distance), weights[place] * (1 - distance / (half + 1))
-                change = weight * (last - measured[frame])
-                m_0, m_1, m_2 = m_0 + weight, m_1 + weight * x, m_2 + weight * x * x
-                m_3, m_4 = m_3 + weight * x * x * x, m_4 + weight * x * x * x * x
-                w_0, w_1, w_2 = w_0 + change, w_1 + change * x, w_2 + change * x * x
-        m_2, m_4 = m_2 * (1 + 1e-9) + 1e-9 * m_0, m_4 + _STIFFNESS * m_0
-        minor_0, minor_1, minor_2 = m_2 * m_4 - m_3 * m_3, m_1 * m_4 - m_2 * m_3, m_1 * m_3 - m_2 * m_2
-        shift = (w_0 * minor_0 - w_1 * minor_1 + w_2 * minor_2) / (m_0 * minor_0 - m_1 * minor_1 + m_2 * minor_2)
-        periods[frame] = measured[frame] + shift
+def _trim(dissent: NDArray[np.float64], variances: NDArray[np.float64]) -> None:
+    # Frames at the beginning of a stretch whose windows do not agree lose their variance: they are unvoiced
+    before = 0.0
+    for frame in range(variances.size):
+        if before == 0 and dissent[frame] > _MOST_DISSENT:
+            variances[frame] = 0
+        before = variances[frame]

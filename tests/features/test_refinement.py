@@ -23,7 +23,7 @@ def _voice(n_samples: int, period: float) -> NDArray[np.float32]:
 
 def _refined(waveform: NDArray[np.float32], periods: NDArray[np.float32]) -> NDArray[np.float32]:
     refined = periods.copy()
-    refine_periods(waveform, make_refiner(RATE, HOP, 10.0, REACH, 150), refined)
+    refine_periods(waveform, make_refiner(RATE, HOP, REACH, 150), refined)
     return refined
 
 
@@ -47,6 +47,17 @@ def test_unvoiced_frames_stay_unvoiced_and_count_for_nothing() -> None:
     assert not refined[::7].any()
     assert np.abs(_cents(refined[periods > 0], 57.0)).max() < 1
     assert not _refined(waveform, np.zeros(50, dtype=np.float32)).any()
+
+
+def test_ends_of_a_stretch_that_do_not_repeat_become_unvoiced() -> None:
+    waveform = _voice(2 * REACH + 50 * HOP, 57.0)
+    noisy = waveform.copy()
+    noisy[REACH + 40 * HOP :] = np.random.default_rng(0).standard_normal(len(noisy) - REACH - 40 * HOP)
+    periods = np.full(50, 57.0, dtype=np.float32)
+    assert _refined(waveform, periods).all()
+    refined = _refined(noisy, periods)
+    assert refined[:39].all()
+    assert not refined[-1]
 
 
 @pytest.mark.parametrize("decibels_per_second", [-300.0, 300.0])
