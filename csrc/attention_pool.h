@@ -26,6 +26,7 @@
 
 #include <cstdint>
 
+#include "groups.h"
 #include "half.h"
 #include "philox.h"
 
@@ -57,12 +58,6 @@ SERFAST_HOST_DEVICE Utterance utterance_within_rows(
   const int64_t following = index + 1 < n_utterances ? first_rows[index + 1] : n_rows;
   const int64_t n_frames = lengths[index] < n_rows - first ? lengths[index] : n_rows - first;
   return {first, n_frames > 0 ? n_frames : 0, following < n_rows ? following : n_rows};
-}
-
-// The group an utterance names, or the nearest there is.
-SERFAST_HOST_DEVICE int64_t group_within(int64_t group, int64_t n_groups) {
-  const int64_t at_most = group < n_groups ? group : n_groups - 1;
-  return at_most > 0 ? at_most : 0;
 }
 
 // 1 / (1 - p) for the quantised p.

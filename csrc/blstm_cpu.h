@@ -15,7 +15,7 @@ struct BlstmKernels {
 
   void (*backward_tile)(const BlstmBackward<scalar_t>& layer, const BlstmTile& tile, scalar_t* scratch);
 
-  // recurrent (direction, gate, unit, unit) as forward_tile and as backward_tile read it.
+  // The recurrent matrix of one group and direction (gate, unit, unit) as forward_tile and as backward_tile read it.
   void (*pack_forward)(const scalar_t* recurrent, int64_t n_units, scalar_t* packed);
   void (*pack_backward)(const scalar_t* recurrent, int64_t n_units, scalar_t* packed);
 };

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
+#include <optional>
 #include <tuple>
 #include <type_traits>
 
@@ -17,13 +18,14 @@ constexpr int64_t SHARED_BYTES = 96 * 1024;
 // Blocks of the kernel that reorders the recurrent matrix.
 constexpr unsigned PACK_BLOCKS = 256;
 
-// The recurrent matrix as the two kernels read it, one after the other (2, direction, ...).
+// The recurrent matrices as the two kernels read them, one after the other (2, group, direction, ...).
 template <typename scalar_t>
 Tensor packed(const Tensor& recurrent, cudaStream_t stream) {
   Tensor both = torch::stable::new_empty(recurrent, {2, recurrent.numel()});
   scalar_t* numbers = both.mutable_data_ptr<scalar_t>();
   blstm_pack_kernel<scalar_t><<<PACK_BLOCKS, BLSTM_THREADS, 0, stream>>>(
-      recurrent.const_data_ptr<scalar_t>(), recurrent.size(2), numbers, numbers + recurrent.numel());
+      recurrent.const_data_ptr<scalar_t>(), recurrent.size(0) * recurrent.size(1), recurrent.size(3), numbers,
+      numbers + recurrent.numel());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return both;
 }
@@ -33,13 +35,15 @@ void ask_for_shared_memory(Kernel kernel) {
   STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES));
 }
 
-// Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory.
+// Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory. How many
+// utterances a group has is known on the device alone: each gets blocks for all of them, and those left over end at once.
 template <typename scalar_t, typename Launch>
-void with_tile(int64_t n_utterances, int64_t n_units, const Launch& launch) {
+void with_tile(const BlstmBatch& batch, int64_t n_directions, int64_t n_units, const Launch& launch) {
   const int64_t n_bytes = BLSTM_STATE_NUMBERS * n_units * static_cast<int64_t>(sizeof(scalar_t));
   const auto run = [&](auto tile) {
-    const unsigned n_tiles = static_cast<unsigned>((n_utterances + tile - 1) / tile);
-    launch(tile, dim3(n_tiles, N_DIRECTIONS), static_cast<size_t>(tile * n_bytes));
+    const unsigned n_tiles = static_cast<unsigned>((batch.n_utterances + tile - 1) / tile);
+    const dim3 grid(n_tiles, static_cast<unsigned>(n_directions), static_cast<unsigned>(batch.n_groups));
+    launch(tile, grid, static_cast<size_t>(tile * n_bytes));
   };
   if (8 * n_bytes <= SHARED_BYTES) {
     run(std::integral_constant<int, 8>());
@@ -53,18 +57,33 @@ void with_tile(int64_t n_utterances, int64_t n_units, const Launch& launch) {
   }
 }
 
-BlstmBatch batch_of(const Tensor& first_rows, const Tensor& lengths, int64_t n_rows) {
-  return {first_rows.const_data_ptr<int64_t>(), lengths.const_data_ptr<int64_t>(), lengths.numel(), n_rows};
-}
+// What a launch reads of a batch, dense.
+struct Batch {
+  Tensor first_rows;             // (batch)
+  Tensor lengths;                // (batch)
+  std::optional<Tensor> groups;  // (batch)
+
+  BlstmBatch on(const Tensor& rows, const Tensor& recurrent, int64_t first_direction) const {
+    return {
+        pointer<int64_t>(first_rows),
+        pointer<int64_t>(lengths),
+        pointer<int64_t>(groups),
+        lengths.numel(),
+        rows.size(0),
+        recurrent.size(0),
+        first_direction};
+  }
+};
 
 template <typename scalar_t>
 std::tuple<Tensor, Tensor, Tensor> forward(
     const Tensor& projected, const Tensor& recurrent, const BlstmBatch& batch, bool saves) {
-  const int64_t n_units = recurrent.size(2);
+  const int64_t n_directions = recurrent.size(1);
+  const int64_t n_units = recurrent.size(3);
   const int64_t n_saved = saves ? projected.size(0) : 0;
   const cudaStream_t stream = current_stream(projected);
-  Tensor hidden = torch::stable::new_empty(projected, {projected.size(0), N_DIRECTIONS * n_units});
-  Tensor cell = torch::stable::new_empty(projected, {n_saved, N_DIRECTIONS * n_units});
+  Tensor hidden = torch::stable::new_empty(projected, {projected.size(0), n_directions * n_units});
+  Tensor cell = torch::stable::new_empty(projected, {n_saved, n_directions * n_units});
   Tensor gates = torch::stable::new_empty(projected, {n_saved, projected.size(1)});
   const Tensor matrices = packed<scalar_t>(recurrent, stream);
   const BlstmForward<scalar_t> layer = {
@@ -73,8 +92,9 @@ std::tuple<Tensor, Tensor, Tensor> forward(
       hidden.mutable_data_ptr<scalar_t>(),
       saves ? cell.mutable_data_ptr<scalar_t>() : nullptr,
       saves ? gates.mutable_data_ptr<scalar_t>() : nullptr,
+      n_directions,
       n_units};
-  with_tile<scalar_t>(batch.n_utterances, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
+  with_tile<scalar_t>(batch, n_directions, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
     const auto kernel = blstm_kernel<scalar_t, tile()>;
     ask_for_shared_memory(kernel);
     kernel<<<grid, BLSTM_THREADS, n_bytes, stream>>>(layer, batch);
@@ -84,18 +104,20 @@ std::tuple<Tensor, Tensor, Tensor> forward(
 }
 
 std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
-    const Tensor& projected,   // (row, direction * unit * gate)
-    const Tensor& recurrent,   // (direction, gate * unit, unit)
-    const Tensor& first_rows,  // (batch)
-    const Tensor& lengths,     // (batch)
+    const Tensor& projected,              // (row, direction * unit * gate)
+    const Tensor& recurrent,              // (group, direction, gate * unit, unit)
+    const Tensor& first_rows,             // (batch)
+    const Tensor& lengths,                // (batch)
+    const std::optional<Tensor>& groups,  // (batch)
+    const std::optional<Tensor>&,         // what the gradient of `recurrent` needs on the CPU
+    int64_t first_direction,
     bool saves) {
   const torch::stable::accelerator::DeviceGuard guard(projected.get_device_index());
   const Tensor rows = dense(projected);
-  const Tensor matrix = dense(recurrent);
-  const Tensor firsts = dense(first_rows);
-  const Tensor counts = dense(lengths);
-  const BlstmBatch batch = batch_of(firsts, counts, rows.size(0));
-  return with_sum_type_of(projected, [&](auto zero) { return forward<decltype(zero)>(rows, matrix, batch, saves); });
+  const Tensor matrices = dense(recurrent);
+  const Batch own = {dense(first_rows), dense(lengths), dense(groups)};
+  const BlstmBatch batch = own.on(rows, matrices, first_direction);
+  return with_sum_type_of(projected, [&](auto zero) { return forward<decltype(zero)>(rows, matrices, batch, saves); });
 }
 
 template <typename scalar_t>
@@ -105,7 +127,8 @@ Tensor backward(
     const Tensor& cell,
     const Tensor& gates,
     const BlstmBatch& batch) {
-  const int64_t n_units = recurrent.size(2);
+  const int64_t n_directions = recurrent.size(1);
+  const int64_t n_units = recurrent.size(3);
   const cudaStream_t stream = current_stream(gates);
   Tensor grad_projected = torch::stable::new_empty(gates, gates.sizes());
   const Tensor matrices = packed<scalar_t>(recurrent, stream);
@@ -115,8 +138,9 @@ Tensor backward(
       cell.const_data_ptr<scalar_t>(),
       gates.const_data_ptr<scalar_t>(),
       grad_projected.mutable_data_ptr<scalar_t>(),
+      n_directions,
       n_units};
-  with_tile<scalar_t>(batch.n_utterances, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
+  with_tile<scalar_t>(batch, n_directions, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
     const auto kernel = blstm_backward_kernel<scalar_t, tile()>;
     ask_for_shared_memory(kernel);
     kernel<<<grid, BLSTM_THREADS, n_bytes, stream>>>(layer, batch);
@@ -126,20 +150,21 @@ Tensor backward(
 }
 
 Tensor blstm_recurrence_backward(
-    const Tensor& grad_hidden,  // (row, direction * unit)
-    const Tensor& recurrent,    // (direction, gate * unit, unit)
-    const Tensor& first_rows,   // (batch)
-    const Tensor& lengths,      // (batch)
-    const Tensor& cell,         // (row, direction * unit)
-    const Tensor& gates) {      // (row, direction * unit * gate)
+    const Tensor& grad_hidden,            // (row, direction * unit)
+    const Tensor& recurrent,              // (group, direction, gate * unit, unit)
+    const Tensor& first_rows,             // (batch)
+    const Tensor& lengths,                // (batch)
+    const std::optional<Tensor>& groups,  // (batch)
+    const Tensor& cell,                   // (row, direction * unit)
+    const Tensor& gates,                  // (row, direction * unit * gate)
+    int64_t first_direction) {
   const torch::stable::accelerator::DeviceGuard guard(gates.get_device_index());
   const Tensor slopes = dense(grad_hidden);
-  const Tensor matrix = dense(recurrent);
-  const Tensor firsts = dense(first_rows);
-  const Tensor counts = dense(lengths);
-  const BlstmBatch batch = batch_of(firsts, counts, gates.size(0));
+  const Tensor matrices = dense(recurrent);
+  const Batch own = {dense(first_rows), dense(lengths), dense(groups)};
+  const BlstmBatch batch = own.on(gates, matrices, first_direction);
   return with_sum_type_of(
-      gates, [&](auto zero) { return backward<decltype(zero)>(slopes, matrix, cell, gates, batch); });
+      gates, [&](auto zero) { return backward<decltype(zero)>(slopes, matrices, cell, gates, batch); });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CUDA, library) {

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "blstm.h"
+#include "groups.h"
 
 namespace serfast {
 
@@ -22,11 +23,31 @@ constexpr int BLSTM_STATE_NUMBERS = 2 + N_GATES;
 struct BlstmBatch {
   const int64_t* first_rows;  // (batch)
   const int64_t* lengths;     // (batch)
+  const int64_t* groups;      // (batch), or null where there is one group
   int64_t n_utterances;
   int64_t n_rows;
+  int64_t n_groups;
+  int64_t first_direction;
+
+  // The utterance at one place among those of a group, or n_utterances beyond the last of them.
+  __device__ int64_t find(int64_t place, int64_t group) const {
+    if (groups == nullptr) {
+      return place < n_utterances ? place : n_utterances;
+    }
+    int64_t index = 0;
+    for (; index < n_utterances; ++index) {
+      place -= group_within(groups[index], n_groups) == group;
+      if (place < 0) {
+        break;
+      }
+    }
+    return index;
+  }
+
+  __device__ bool is_reverse(int64_t direction) const { return first_direction + direction == REVERSE; }
 };
 
-// One block's utterances, in shared memory: row of the first frame and frames, none beyond the batch or the rows.
+// One block's utterances, in shared memory: row of the first frame and frames, none beyond the group or the rows.
 template <int tile_utterances>
 struct BlstmBlock {
   int64_t first_rows[tile_utterances];
@@ -36,7 +57,7 @@ struct BlstmBlock {
   __device__ void fill(const BlstmBatch& batch) {
     const int i = threadIdx.x;
     if (i < tile_utterances) {
-      const int64_t index = static_cast<int64_t>(blockIdx.x) * tile_utterances + i;
+      const int64_t index = batch.find(static_cast<int64_t>(blockIdx.x) * tile_utterances + i, blockIdx.z);
       const bool exists = index < batch.n_utterances;
       first_rows[i] = exists ? batch.first_rows[index] : 0;
       const int64_t n_left = batch.n_rows - first_rows[i];
@@ -53,9 +74,9 @@ struct BlstmBlock {
     return most;
   }
 
-  // The row at which utterance i is at one step of a direction.
-  __device__ int64_t row(int i, int64_t step, int direction) const {
-    return first_rows[i] + (direction == 0 ? step : lengths[i] - 1 - step);
+  // The row at which utterance i is at one step.
+  __device__ int64_t row(int i, int64_t step, bool is_reverse) const {
+    return first_rows[i] + (is_reverse ? lengths[i] - 1 - step : step);
   }
 };
 
@@ -64,33 +85,37 @@ __device__ scalar_t sigmoid(scalar_t x) {
   return scalar_t(1) / (scalar_t(1) + exp(-x));
 }
 
-// recurrent (direction, gate, unit, before) to (direction, before, unit, gate) and to (direction, unit, gate, before).
+// recurrent (matrix, gate, unit, before) to (matrix, before, unit, gate) and to (matrix, unit, gate, before), with one
+// matrix for each direction of each group.
 template <typename scalar_t>
 __global__ void blstm_pack_kernel(
     const scalar_t* __restrict__ recurrent,
+    int64_t n_matrices,
     int64_t n_units,
     scalar_t* __restrict__ by_before,
     scalar_t* __restrict__ by_unit) {
-  const int64_t n_numbers = N_DIRECTIONS * N_GATES * n_units * n_units;
+  const int64_t n_numbers = n_matrices * N_GATES * n_units * n_units;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n_numbers; i += stride) {
     const int64_t before = i % n_units;
     const int64_t unit = i / n_units % n_units;
     const int64_t gate = i / (n_units * n_units) % N_GATES;
-    const int64_t direction = i / (N_GATES * n_units * n_units);
-    by_before[((direction * n_units + before) * n_units + unit) * N_GATES + gate] = recurrent[i];
-    by_unit[((direction * n_units + unit) * N_GATES + gate) * n_units + before] = recurrent[i];
+    const int64_t matrix = i / (N_GATES * n_units * n_units);
+    by_before[((matrix * n_units + before) * n_units + unit) * N_GATES + gate] = recurrent[i];
+    by_unit[((matrix * n_units + unit) * N_GATES + gate) * n_units + before] = recurrent[i];
   }
 }
 
-// Grid (tile, direction). Shared memory: hidden, cell (utterance, unit), gates (utterance, unit, gate).
+// Grid (tile, direction, group). Shared memory: hidden, cell (utterance, unit), gates (utterance, unit, gate).
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     blstm_kernel(BlstmForward<scalar_t> layer, BlstmBatch batch) {
   extern __shared__ unsigned char shared[];
   const int n_units = static_cast<int>(layer.n_units);
   const int n_gates = N_GATES * n_units;
-  const int direction = blockIdx.y;
+  const int64_t n_directions = layer.n_directions;
+  const int64_t direction = blockIdx.y;
+  const bool is_reverse = batch.is_reverse(direction);
   scalar_t* hidden = reinterpret_cast<scalar_t*>(shared);
   scalar_t* cell = hidden + tile_utterances * n_units;
   scalar_t* gates = cell + tile_utterances * n_units;
@@ -100,14 +125,14 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     hidden[i] = scalar_t(0);
   }
   __syncthreads();
-  const scalar_t* recurrent = layer.recurrent + static_cast<int64_t>(direction) * n_units * n_gates;
+  const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
   const int64_t n_steps = block.longest();
   for (int64_t step = 0; step < n_steps; ++step) {
     for (int gate = threadIdx.x; gate < n_gates; gate += blockDim.x) {
       scalar_t sums[tile_utterances];
       for (int i = 0; i < tile_utterances; ++i) {
         sums[i] = step < block.lengths[i]
-                      ? layer.projected[(block.row(i, step, direction) * N_DIRECTIONS + direction) * n_gates + gate]
+                      ? layer.projected[(block.row(i, step, is_reverse) * n_directions + direction) * n_gates + gate]
                       : scalar_t(0);
       }
       for (int before = 0; before < n_units; ++before) {
@@ -130,7 +155,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
         const scalar_t output = sigmoid(gates[N_GATES * place + 3]);
         cell[place] = forget * cell[place] + input * candidate;
         hidden[place] = output * tanh(cell[place]);
-        const int64_t at = (block.row(i, step, direction) * N_DIRECTIONS + direction) * n_units + place % n_units;
+        const int64_t at = (block.row(i, step, is_reverse) * n_directions + direction) * n_units + place % n_units;
         layer.hidden[at] = hidden[place];
         if (layer.gates != nullptr) {
           layer.cell[at] = cell[place];
@@ -172,14 +197,16 @@ __device__ void blstm_slopes(
   }
 }
 
-// Grid (tile, direction). Shared memory: grad_state, grad_cell (utterance, unit), slopes (utterance, unit, gate).
+// Grid (tile, direction, group). Shared memory: grad_state, grad_cell (utterance, unit), slopes (utterance, unit, gate).
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     blstm_backward_kernel(BlstmBackward<scalar_t> layer, BlstmBatch batch) {
   extern __shared__ unsigned char shared[];
   const int n_units = static_cast<int>(layer.n_units);
   const int n_gates = N_GATES * n_units;
-  const int direction = blockIdx.y;
+  const int64_t n_directions = layer.n_directions;
+  const int64_t direction = blockIdx.y;
+  const bool is_reverse = batch.is_reverse(direction);
   scalar_t* grad_state = reinterpret_cast<scalar_t*>(shared);
   scalar_t* grad_cell = grad_state + tile_utterances * n_units;
   scalar_t* slopes = grad_cell + tile_utterances * n_units;
@@ -189,16 +216,16 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     grad_state[i] = scalar_t(0);
   }
   __syncthreads();
-  const scalar_t* recurrent = layer.recurrent + static_cast<int64_t>(direction) * n_units * n_gates;
+  const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
   for (int64_t step = block.longest() - 1; step >= 0; --step) {
     for (int place = threadIdx.x; place < tile_utterances * n_units; place += blockDim.x) {
       const int i = place / n_units;
       if (step < block.lengths[i]) {
         const int unit = place % n_units;
-        const auto index = [&](int64_t row) { return (row * N_DIRECTIONS + direction) * n_units + unit; };
-        const int64_t at_before = step > 0 ? index(block.row(i, step - 1, direction)) : -1;
+        const auto index = [&](int64_t row) { return (row * n_directions + direction) * n_units + unit; };
+        const int64_t at_before = step > 0 ? index(block.row(i, step - 1, is_reverse)) : -1;
         blstm_slopes(
-            layer, index(block.row(i, step, direction)), at_before, grad_state[place], grad_cell[place],
+            layer, index(block.row(i, step, is_reverse)), at_before, grad_state[place], grad_cell[place],
             slopes + N_GATES * place);
       }
     }

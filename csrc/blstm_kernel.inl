@@ -50,16 +50,17 @@ SERFAST_INLINE void forward_block(
   const int64_t n_padded = padded_units_of<scalar_t>(layer.n_units);
   const scalar_t* states[n_rows];
   Pack<scalar_t> gates[n_rows][N_GATES];
-  int64_t places[n_rows];  // of the row's direction and block, counted in blocks
+  int64_t rows[n_rows];  // (row, direction) as one index
   for (int i = 0; i < n_rows; ++i) {
     states[i] = before + (first_utterance + i) * n_padded;
-    places[i] = (tile.row(first_utterance + i, step) * N_DIRECTIONS + tile.direction) * n_blocks + block;
+    rows[i] = tile.row(first_utterance + i, step) * layer.n_directions + tile.direction;
     for (int gate = 0; gate < N_GATES; ++gate) {
-      gates[i][gate] = load(layer.projected + (places[i] * N_GATES + gate) * n_lanes);
+      gates[i][gate] = load(layer.projected + ((rows[i] * n_blocks + block) * N_GATES + gate) * n_lanes);
     }
   }
   if (step > 0) {
-    const scalar_t* panel = layer.recurrent + (tile.direction * n_blocks + block) * layer.n_units * N_GATES * n_lanes;
+    const int64_t matrix = tile.group * layer.n_directions + tile.direction;
+    const scalar_t* panel = layer.recurrent + (matrix * n_blocks + block) * layer.n_units * N_GATES * n_lanes;
     multiply_panel<scalar_t, n_rows>(states, layer.n_units, panel, gates);
   }
   for (int i = 0; i < n_rows; ++i) {
@@ -72,17 +73,15 @@ SERFAST_INLINE void forward_block(
     const Pack<scalar_t> hidden = output * tanh(memory);
     store(cell + state, memory);
     store(after + state, hidden);
-    const int64_t row = places[i] / (N_DIRECTIONS * n_blocks);
-    store_first(
-        layer.hidden + (row * N_DIRECTIONS + tile.direction) * layer.n_units + block * n_lanes, hidden,
-        layer.n_units - block * n_lanes);
+    store_first(layer.hidden + rows[i] * layer.n_units + block * n_lanes, hidden, layer.n_units - block * n_lanes);
     if (layer.gates != nullptr) {
-      scalar_t* saved = layer.gates + places[i] * N_GATES * n_lanes;
+      const int64_t place = rows[i] * n_blocks + block;
+      scalar_t* saved = layer.gates + place * N_GATES * n_lanes;
       store(saved, input);
       store(saved + n_lanes, forget);
       store(saved + 2 * n_lanes, candidate);
       store(saved + 3 * n_lanes, output);
-      store(layer.cell + places[i] * n_lanes, memory);
+      store(layer.cell + place * n_lanes, memory);
     }
   }
 }
@@ -99,8 +98,8 @@ SERFAST_INLINE void backward_block(
     scalar_t* grad_cell) {       // like grad_state, overwritten
   constexpr int n_lanes = Pack<scalar_t>::n_lanes;
   const int64_t n_blocks = n_blocks_of<scalar_t>(layer.n_units);
-  const int64_t row = tile.row(utterance, step);
-  const int64_t place = (row * N_DIRECTIONS + tile.direction) * n_blocks + block;
+  const int64_t row = tile.row(utterance, step) * layer.n_directions + tile.direction;
+  const int64_t place = row * n_blocks + block;
   const Pack<scalar_t> one = broadcast(scalar_t(1));
   const scalar_t* gates = layer.gates + place * N_GATES * n_lanes;
   const Pack<scalar_t> input = load(gates);
@@ -110,12 +109,11 @@ SERFAST_INLINE void backward_block(
   const Pack<scalar_t> memory = tanh(load(layer.cell + place * n_lanes));
   Pack<scalar_t> memory_before = broadcast(scalar_t(0));
   if (step > 0) {
-    const int64_t row_before = tile.row(utterance, step - 1);
-    memory_before = load(layer.cell + ((row_before * N_DIRECTIONS + tile.direction) * n_blocks + block) * n_lanes);
+    const int64_t row_before = tile.row(utterance, step - 1) * layer.n_directions + tile.direction;
+    memory_before = load(layer.cell + (row_before * n_blocks + block) * n_lanes);
   }
-  const Pack<scalar_t> from_above = load_first(
-      layer.grad_hidden + (row * N_DIRECTIONS + tile.direction) * layer.n_units + block * n_lanes,
-      layer.n_units - block * n_lanes);
+  const Pack<scalar_t> from_above =
+      load_first(layer.grad_hidden + row * layer.n_units + block * n_lanes, layer.n_units - block * n_lanes);
   const Pack<scalar_t> slope = from_above + load(grad_state + block * n_lanes);
   const Pack<scalar_t> cell_slope =
       multiply_add(slope * output, one - memory * memory, load(grad_cell + block * n_lanes));
@@ -142,8 +140,9 @@ SERFAST_INLINE void hand_back(
   const scalar_t* slopes[n_rows];
   for (int i = 0; i < n_rows; ++i) {
     const int64_t row = tile.row(first_utterance + i, step);
-    slopes[i] = layer.grad_projected + (row * N_DIRECTIONS + tile.direction) * n_inner;
+    slopes[i] = layer.grad_projected + (row * layer.n_directions + tile.direction) * n_inner;
   }
+  const int64_t first_panel = (tile.group * layer.n_directions + tile.direction) * n_panels;
   for (int64_t panel = 0; panel < n_panels; ++panel) {
     Pack<scalar_t> sums[n_rows][PANEL_PACKS];
     for (int i = 0; i < n_rows; ++i) {
@@ -151,7 +150,7 @@ SERFAST_INLINE void hand_back(
         sums[i][pack] = broadcast(scalar_t(0));
       }
     }
-    const scalar_t* matrix = layer.recurrent + (tile.direction * n_panels + panel) * n_inner * PANEL_PACKS * n_lanes;
+    const scalar_t* matrix = layer.recurrent + (first_panel + panel) * n_inner * PANEL_PACKS * n_lanes;
     multiply_panel<scalar_t, n_rows>(slopes, n_inner, matrix, sums);
     for (int i = 0; i < n_rows; ++i) {
       for (int pack = 0; pack < PANEL_PACKS; ++pack) {
@@ -253,20 +252,16 @@ void backward_tile(const BlstmBackward<scalar_t>& layer, const BlstmTile& tile, 
 
 template <typename scalar_t>
 void pack_forward(
-    const scalar_t* recurrent,  // (direction, gate, unit, unit before)
+    const scalar_t* recurrent,  // (gate, unit, unit before)
     int64_t n_units,
-    scalar_t* packed) {  // (direction, block, unit before, gate, lane)
+    scalar_t* packed) {  // (block, unit before, gate, lane)
   constexpr int n_lanes = Pack<scalar_t>::n_lanes;
   const int64_t n_blocks = n_blocks_of<scalar_t>(n_units);
-  for (int64_t direction = 0; direction < N_DIRECTIONS; ++direction) {
-    for (int64_t block = 0; block < n_blocks; ++block) {
-      for (int64_t before = 0; before < n_units; ++before) {
-        for (int64_t gate = 0; gate < N_GATES; ++gate) {
-          for (int64_t lane = 0; lane < n_lanes; ++lane) {
-            const int64_t unit = block * n_lanes + lane;
-            const int64_t place = ((direction * N_GATES + gate) * n_units + unit) * n_units + before;
-            *packed++ = unit < n_units ? recurrent[place] : scalar_t(0);
-          }
+  for (int64_t block = 0; block < n_blocks; ++block) {
+    for (int64_t before = 0; before < n_units; ++before) {
+      for (int64_t gate = 0; gate < N_GATES; ++gate) {
+        for (int64_t unit = block * n_lanes; unit < (block + 1) * n_lanes; ++unit) {
+          *packed++ = unit < n_units ? recurrent[(gate * n_units + unit) * n_units + before] : scalar_t(0);
         }
       }
     }
@@ -275,22 +270,20 @@ void pack_forward(
 
 template <typename scalar_t>
 void pack_backward(
-    const scalar_t* recurrent,  // (direction, gate, unit, unit before)
+    const scalar_t* recurrent,  // (gate, unit, unit before)
     int64_t n_units,
-    scalar_t* packed) {  // (direction, column panel, block, gate, lane, unit before)
+    scalar_t* packed) {  // (column panel, block, gate, lane, unit before)
   constexpr int n_lanes = Pack<scalar_t>::n_lanes;
   const int64_t n_blocks = n_blocks_of<scalar_t>(n_units);
   const int64_t n_panels = n_column_panels_of<scalar_t>(n_units);
   constexpr int64_t n_columns = PANEL_PACKS * n_lanes;
-  for (int64_t direction = 0; direction < N_DIRECTIONS; ++direction) {
-    for (int64_t panel = 0; panel < n_panels; ++panel) {
-      for (int64_t block = 0; block < n_blocks; ++block) {
-        for (int64_t gate = 0; gate < N_GATES; ++gate) {
-          for (int64_t unit = block * n_lanes; unit < (block + 1) * n_lanes; ++unit) {
-            const scalar_t* line = recurrent + ((direction * N_GATES + gate) * n_units + unit) * n_units;
-            for (int64_t before = panel * n_columns; before < (panel + 1) * n_columns; ++before) {
-              *packed++ = unit < n_units && before < n_units ? line[before] : scalar_t(0);
-            }
+  for (int64_t panel = 0; panel < n_panels; ++panel) {
+    for (int64_t block = 0; block < n_blocks; ++block) {
+      for (int64_t gate = 0; gate < N_GATES; ++gate) {
+        for (int64_t unit = block * n_lanes; unit < (block + 1) * n_lanes; ++unit) {
+          const scalar_t* line = recurrent + (gate * n_units + unit) * n_units;
+          for (int64_t before = panel * n_columns; before < (panel + 1) * n_columns; ++before) {
+            *packed++ = unit < n_units && before < n_units ? line[before] : scalar_t(0);
           }
         }
       }

@@ -47,13 +47,10 @@ class LSTM(nn.Module):
         ``group`` (batch,) names the parameters of each utterance where they have a leading axis (group, ...).
         """
         lengths = Lengths.of(lengths, features)
-        own, other = ("_reverse", "") if self.reverse else ("", "_reverse")
+        suffix = "_reverse" if self.reverse else ""
         hidden = features
         for depth in range(self.n_layers):
             # By getattr: torch.func.functional_call lends tensors that are no parameters.
-            weights: dict[str, Tensor] = {f"{kind}_l0{own}": getattr(self, f"{kind}_l{depth}") for kind in _KINDS}
-            # The operator runs both directions; the one that is not wanted gets weights of 0 and is left out.
-            weights |= {f"{kind}_l0{other}": torch.zeros_like(weights[f"{kind}_l0{own}"]) for kind in _KINDS}
-            both = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights, group=group)
-            hidden = both.unflatten(-1, (2, self.n_outputs)).select(-2, 1 if self.reverse else 0).contiguous()
+            weights: dict[str, Tensor] = {f"{kind}_l0{suffix}": getattr(self, f"{kind}_l{depth}") for kind in _KINDS}
+            hidden = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights, group=group)
         return hidden

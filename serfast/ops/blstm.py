@@ -1,6 +1,6 @@
-"""One bidirectional LSTM layer over utterances of any length, each from its own first frame to its last."""
+"""One LSTM layer of one or both directions over utterances of any length, each from its own first frame to its last."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,14 +9,15 @@ from torch.nn import functional
 
 from serfast.ops._checks import DTYPES
 from serfast.ops._library import LIBRARY
+from serfast.ops.grouped_linear import grouped_linear
 from serfast.ops.lengths import Lengths
 from serfast.ops.linear import linear, weight_gradient
 
 __all__ = ["BLSTM_WEIGHTS", "blstm"]
 
-BLSTM_WEIGHTS = tuple(
-    f"{kind}_l0{suffix}" for suffix in ("", "_reverse") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-)
+_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_SUFFIXES = ("", "_reverse")  # of the names of each direction
+BLSTM_WEIGHTS = tuple(f"{kind}_l0{suffix}" for suffix in _SUFFIXES for kind in _KINDS)
 """Names of the weights, those of a one-layer bidirectional ``torch.nn.LSTM``."""
 
 _N_GATES = 4
@@ -24,13 +25,13 @@ _PANEL_BYTES = 64  # of one block of units on the CPU, as in csrc/vector.h
 _PRECISIONS = ("high", "highest")
 
 LIBRARY.define(
-    "blstm_recurrence(Tensor projected, Tensor recurrent, Tensor first_rows, Tensor lengths, bool saves)"
-    " -> (Tensor hidden, Tensor cell, Tensor gates)",
+    "blstm_recurrence(Tensor projected, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor? groups,"
+    " Tensor? members, int first_direction, bool saves) -> (Tensor hidden, Tensor cell, Tensor gates)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 LIBRARY.define(
-    "blstm_recurrence_backward(Tensor grad_hidden, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor cell,"
-    " Tensor gates) -> Tensor grad_projected",
+    "blstm_recurrence_backward(Tensor grad_hidden, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor? groups,"
+    " Tensor cell, Tensor gates, int first_direction) -> Tensor grad_projected",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
@@ -43,14 +44,16 @@ def blstm(
     group: Tensor | None = None,
     precision: str = "high",
 ) -> Tensor:
-    r"""Run a bidirectional LSTM layer over the frames of each utterance.
+    r"""Run an LSTM layer of one or both directions over the frames of each utterance.
 
     .. math:: i, f, o = \sigma(W x_t + b + R h_{t-1}), \quad g = \tanh(W x_t + b + R h_{t-1}), \quad
               c_t = f c_{t-1} + i g, \quad h_t = o \tanh c_t
 
     Each direction starts with a zero state at the utterance's own first (last) frame. Padding is never read. On the
-    CPU, and in evaluation on CUDA, an utterance gets the same bits alone and in any batch, packed or padded. The
-    weights have the names, shapes and gate order (i, f, g, o) of a one-layer bidirectional ``torch.nn.LSTM``.
+    CPU, and in evaluation on CUDA, an utterance gets the same bits alone and in any batch, packed or padded, and a
+    direction gets the same bits alone and beside the other. The weights have the names, shapes and gate order
+    (i, f, g, o) of a one-layer bidirectional ``torch.nn.LSTM``; those of one direction alone, forward or reverse, run
+    that one.
 
     Args:
         features: shape (row, feature) packed, or (batch, time, feature) padded; float32 or float64, or a half type,
@@ -59,16 +62,18 @@ def blstm(
         weights: the tensors of :data:`BLSTM_WEIGHTS`: ``weight_ih_l0`` (4 * unit, feature), ``weight_hh_l0``
             (4 * unit, unit), ``bias_ih_l0`` and ``bias_hh_l0`` (4 * unit,), and the same with ``_reverse``; each with a
             leading group axis when ``group`` is given.
-        group: which weights each utterance uses, shape (batch,), int64, on the CPU.
+        group: which weights each utterance uses, shape (batch,), int64, on the CPU. All groups run side by side; each
+            change of group along the batch costs a matrix product of its own.
         precision: of the products on CUDA: "high" (TF32 grade) or "highest" (float32). The CPU always uses float32.
 
     Returns:
         Hidden vectors, forward half then reverse half: (row, 2 * unit) packed, or (batch, time, 2 * unit) padded and
-        zero there; in the type of ``features``.
+        zero there, and half as wide of one direction; in the type of ``features``.
 
     Raises:
         TypeError: if a dtype is not supported or differs from that of ``features``.
-        ValueError: if a weight is missing, a shape does not fit, or ``group`` or ``precision`` is out of range.
+        ValueError: if a weight is missing or has another name, a shape does not fit, or ``group`` or ``precision`` is
+            out of range.
 
     Source: Hochreiter and Schmidhuber (1997); Graves and Schmidhuber (2005). Reference: ``serfast.reference``.
     """
@@ -83,54 +88,61 @@ def blstm(
     if features.dtype in (torch.bfloat16, torch.float16):
         wide = blstm(features.float(), lengths, weights, group=group, precision=precision)
         return wide.to(features.dtype)
-    n_groups = _check_weights(weights, features, grouped=group is not None)
+    suffixes = _directions_of(weights)
+    n_groups = _check_weights(weights, suffixes, features, grouped=group is not None)
     utterances = Lengths.of(lengths, features)
     if group is not None:
         _check_group(group, len(utterances.lengths), n_groups)
     if utterances.n_frames is None:
-        return _packed(features, utterances, weights, group)
+        return _packed(features, utterances, weights, suffixes, group)
     is_frame = torch.arange(utterances.n_frames, device=features.device) < utterances.on_device[:, None]
     packed = Lengths.packed(utterances.lengths, device=features.device)
-    hidden = _packed(features[is_frame], packed, weights, group)
+    hidden = _packed(features[is_frame], packed, weights, suffixes, group)
     padded = hidden.new_zeros(*is_frame.shape, hidden.shape[1])
     return padded.masked_scatter(is_frame[..., None], hidden)
 
 
-def _packed(features: Tensor, utterances: Lengths, weights: Mapping[str, Tensor], group: Tensor | None) -> Tensor:
-    if group is None:
-        return _layer(features, utterances, weights)
-    group_of_row = torch.repeat_interleave(group, utterances.lengths)
-    hidden = features.new_zeros(len(features), 2 * weights["weight_hh_l0"].shape[-1])
-    for member in group.unique().tolist():
-        rows = (group_of_row == member).nonzero()[:, 0].to(features.device)
-        own = Lengths.packed(utterances.lengths[group == member], device=features.device)
-        own_weights = {name: weights[name][member] for name in BLSTM_WEIGHTS}
-        hidden = hidden.index_copy(0, rows, _layer(features[rows], own, own_weights))
-    return hidden
-
-
-def _layer(features: Tensor, utterances: Lengths, weights: Mapping[str, Tensor]) -> Tensor:
+def _packed(
+    features: Tensor,
+    utterances: Lengths,
+    weights: Mapping[str, Tensor],
+    suffixes: Sequence[str],
+    group: Tensor | None,
+) -> Tensor:
     n_lanes = _n_lanes(features)
-    matrices, biases, recurrent = [], [], []
-    for suffix in ("", "_reverse"):
+    matrices, biases, states = [], [], []
+    for suffix in suffixes:
         matrices.append(_panel_order(weights[f"weight_ih_l0{suffix}"], n_lanes))
-        bias = weights[f"bias_ih_l0{suffix}"] + weights[f"bias_hh_l0{suffix}"]
-        biases.append(_panel_order(bias[:, None], n_lanes)[:, 0])
-        recurrent.append(weights[f"weight_hh_l0{suffix}"])
-    matrix, bias, both = torch.cat(matrices), torch.cat(biases), torch.stack(recurrent)
-    saves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (features, matrix, bias, both))
-    # Evaluation needs linear's order of summation; training on CUDA takes the vendor's product, which is faster there.
-    trains_on_cuda = saves and features.device.type == "cuda"
-    projected = torch.addmm(bias, features, matrix.T) if trains_on_cuda else linear(features, matrix, bias)
+        # Ordered before they are added, or the gradients of stacked biases would lie in one memory, where clipping in
+        # place scales them twice.
+        ordered = [_panel_order(weights[f"{kind}_l0{suffix}"].unsqueeze(-1), n_lanes) for kind in _KINDS[2:]]
+        biases.append((ordered[0] + ordered[1]).squeeze(-1))
+        states.append(weights[f"weight_hh_l0{suffix}"])
+    matrix, bias, recurrent = torch.cat(matrices, -2), torch.cat(biases, -1), torch.stack(states, -3)
+    saves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (features, matrix, bias, recurrent))
     hidden: Tensor
     hidden, _, _ = torch.ops.serfast.blstm_recurrence(
-        projected,
-        both,
+        _projected(features, matrix, bias, utterances, group, saves=saves),
+        recurrent.unsqueeze(0) if group is None else recurrent,
         utterances.first_rows,
         utterances.on_device,
+        None if group is None else group.to(features.device, non_blocking=True),
+        None if group is None else torch.stack([group, utterances.lengths]),
+        _SUFFIXES.index(suffixes[0]),
         saves,
     )
     return hidden
+
+
+def _projected(
+    features: Tensor, matrix: Tensor, bias: Tensor, utterances: Lengths, group: Tensor | None, *, saves: bool
+) -> Tensor:
+    """W x + b of every row, (row, direction * block * gate * lane)."""
+    # Evaluation needs linear's order of summation; training on CUDA takes the vendor's product, which is faster there.
+    trains_on_cuda = saves and features.device.type == "cuda"
+    if group is not None:
+        return grouped_linear(features, matrix, group, utterances.lengths, bias=bias, fixed_order=not trains_on_cuda)
+    return torch.addmm(bias, features, matrix.T) if trains_on_cuda else linear(features, matrix, bias)
 
 
 def _n_lanes(tensor: Tensor) -> int:
@@ -139,33 +151,42 @@ def _n_lanes(tensor: Tensor) -> int:
 
 
 def _panel_order(weight: Tensor, n_lanes: int) -> Tensor:
-    """Rows (gate, unit) of a weight in panel order (block, gate, lane), with zero rows beyond the units."""
-    by_gate = weight.unflatten(0, (_N_GATES, -1))
-    n_blocks = -(-by_gate.shape[1] // n_lanes)
-    filled = functional.pad(by_gate, (0, 0, 0, n_blocks * n_lanes - by_gate.shape[1]))
-    ordered: Tensor = filled.unflatten(1, (n_blocks, n_lanes)).transpose(0, 1).flatten(0, 2)
+    """Rows of a weight (..., (gate, unit), column) in panel order (block, gate, lane), zero rows beyond the units."""
+    by_gate = weight.unflatten(-2, (_N_GATES, -1))
+    n_blocks = -(-by_gate.shape[-2] // n_lanes)
+    filled = functional.pad(by_gate, (0, 0, 0, n_blocks * n_lanes - by_gate.shape[-2]))
+    ordered: Tensor = filled.unflatten(-2, (n_blocks, n_lanes)).transpose(-4, -3).flatten(-4, -2)
     return ordered
 
 
 def _gate_order(rows: Tensor, n_units: int, n_lanes: int) -> Tensor:
     """The reverse of :func:`_panel_order`."""
-    by_gate: Tensor = rows.unflatten(0, (-1, _N_GATES, n_lanes)).transpose(0, 1).flatten(1, 2)
-    return by_gate[:, :n_units].flatten(0, 1)
+    by_gate: Tensor = rows.unflatten(-2, (-1, _N_GATES, n_lanes)).transpose(-4, -3).flatten(-3, -2)
+    return by_gate[..., :n_units, :].flatten(-3, -2)
 
 
-def _check_weights(weights: Mapping[str, Tensor], features: Tensor, *, grouped: bool) -> int:
-    missing = [name for name in BLSTM_WEIGHTS if name not in weights]
-    if missing:
-        raise ValueError(f"weights must hold {', '.join(BLSTM_WEIGHTS)}, got none for {', '.join(missing)}")
-    first = weights["weight_hh_l0"]
+def _directions_of(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The suffixes of the directions whose weights there are."""
+    if unknown := [name for name in weights if name not in BLSTM_WEIGHTS]:
+        raise ValueError(f"weights must hold only {', '.join(BLSTM_WEIGHTS)}, got {', '.join(unknown)}")
+    found = tuple(suffix for suffix in _SUFFIXES if any(f"{kind}_l0{suffix}" in weights for kind in _KINDS))
+    names = [f"{kind}_l0{suffix}" for suffix in found or _SUFFIXES for kind in _KINDS]
+    if missing := [name for name in names if name not in weights]:
+        raise ValueError(f"weights must hold {', '.join(names)}, got none for {', '.join(missing)}")
+    return found
+
+
+def _check_weights(weights: Mapping[str, Tensor], suffixes: Sequence[str], features: Tensor, *, grouped: bool) -> int:
+    first_name = f"weight_hh_l0{suffixes[0]}"
+    first = weights[first_name]
     n_leading = 1 if grouped else 0
-    if first.dim() != 2 + n_leading or first.shape[-1] == 0:
+    if first.dim() != 2 + n_leading or 0 in first.shape:
         shape = "(group, 4 * unit, unit)" if grouped else "(4 * unit, unit)"
-        raise ValueError(f"weight_hh_l0 must have shape {shape}, got {tuple(first.shape)}")
+        raise ValueError(f"{first_name} must have shape {shape}, got {tuple(first.shape)}")
     leading, n_units = tuple(first.shape[:n_leading]), first.shape[-1]
     columns = {"weight_ih": (features.shape[-1],), "weight_hh": (n_units,), "bias_ih": (), "bias_hh": ()}
-    for name in BLSTM_WEIGHTS:
-        tensor, expected = weights[name], (*leading, _N_GATES * n_units, *columns[name.partition("_l0")[0]])
+    for name, tensor in weights.items():
+        expected = (*leading, _N_GATES * n_units, *columns[name.partition("_l0")[0]])
         if tuple(tensor.shape) != expected:
             raise ValueError(f"{name} must have shape {expected} to match features, got {tuple(tensor.shape)}")
         if tensor.dtype != features.dtype:
@@ -180,17 +201,26 @@ def _check_group(group: Tensor, n_utterances: int, n_groups: int) -> None:
         raise TypeError(f"group must be an int64 tensor on the CPU, got {group.dtype} on {group.device}")
     if tuple(group.shape) != (n_utterances,):
         raise ValueError(f"group must have shape ({n_utterances},) to match lengths, got {tuple(group.shape)}")
+    if torch.compiler.is_compiling():
+        return  # looking at values would break the graph; the kernels stay within the groups there are
     if int(group.min()) < 0 or int(group.max()) >= n_groups:
         raise ValueError(f"group must lie in 0..{n_groups - 1}, got {int(group.min())}..{int(group.max())}")
 
 
 @torch.library.register_fake("serfast::blstm_recurrence", lib=LIBRARY)
 def _shapes(
-    projected: Tensor, recurrent: Tensor, first_rows: Tensor, lengths: Tensor, saves: bool
+    projected: Tensor,
+    recurrent: Tensor,
+    first_rows: Tensor,
+    lengths: Tensor,
+    groups: Tensor | None,
+    members: Tensor | None,
+    first_direction: int,
+    saves: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     n_rows, n_panel = projected.shape
     n_saved = n_rows if saves else 0
-    hidden = projected.new_empty(n_rows, 2 * recurrent.shape[2])
+    hidden = projected.new_empty(n_rows, recurrent.shape[1] * recurrent.shape[3])
     return hidden, projected.new_empty(n_saved, n_panel // _N_GATES), projected.new_empty(n_saved, n_panel)
 
 
@@ -200,42 +230,58 @@ def _backward_shapes(
     recurrent: Tensor,
     first_rows: Tensor,
     lengths: Tensor,
+    groups: Tensor | None,
     cell: Tensor,
     gates: Tensor,
+    first_direction: int,
 ) -> Tensor:
     return torch.empty_like(gates)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, recurrent, first_rows, lengths, _ = inputs
+    _, *tensors, ctx.first_direction, _ = inputs
     ctx.mark_non_differentiable(output[1], output[2])
-    ctx.save_for_backward(recurrent, first_rows, lengths, *output)
+    ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_hidden: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
-    recurrent, first_rows, lengths, hidden, cell, gates = ctx.saved_tensors
-    needs_recurrent = ctx.needs_input_grad[1]
+    recurrent, first_rows, lengths, groups, members, hidden, cell, gates = ctx.saved_tensors
+    unneeded = (None,) * 6
     if grad_hidden is None:
-        return None, None, None, None, None
+        return None, None, *unneeded
     grad_projected = torch.ops.serfast.blstm_recurrence_backward(
-        grad_hidden, recurrent, first_rows, lengths, cell, gates
+        grad_hidden, recurrent, first_rows, lengths, groups, cell, gates, ctx.first_direction
     )
-    grad_recurrent = _grad_recurrent(grad_projected, hidden, first_rows, lengths) if needs_recurrent else None
-    return grad_projected, grad_recurrent, None, None, None
+    if not ctx.needs_input_grad[1]:
+        return grad_projected, None, *unneeded
+    states = _states_before(hidden, first_rows, lengths, recurrent.shape[1], ctx.first_direction)
+    slopes = grad_projected.unflatten(1, (len(states), -1)).unbind(1)
+    products = [
+        weight_gradient(slope, state)[None]
+        if members is None
+        else torch.ops.serfast.grouped_linear_grad_weights(slope, state, *members, recurrent.shape[0], True)
+        for slope, state in zip(slopes, states, strict=True)
+    ]
+    by_gate = [_gate_order(product, recurrent.shape[3], _n_lanes(hidden)) for product in products]
+    return grad_projected, torch.stack(by_gate, 1), *unneeded
 
 
-def _grad_recurrent(grad_projected: Tensor, hidden: Tensor, first_rows: Tensor, lengths: Tensor) -> Tensor:
-    """Sum over all rows of gate slopes times the state before: one large product per direction."""
-    n_units, n_lanes = hidden.shape[1] // 2, _n_lanes(hidden)
-    onward, reverse = torch.zeros_like(hidden[:, :n_units]), torch.zeros_like(hidden[:, n_units:])
-    onward[1:] = hidden[:-1, :n_units]
-    onward[first_rows] = 0
-    reverse[:-1] = hidden[1:, n_units:]
-    reverse[first_rows + lengths - 1] = 0
-    slopes = grad_projected.unflatten(1, (2, -1)).unbind(1)
-    products = [weight_gradient(slope, state) for slope, state in zip(slopes, (onward, reverse), strict=True)]
-    return torch.stack([_gate_order(product, n_units, n_lanes) for product in products])
+def _states_before(
+    hidden: Tensor, first_rows: Tensor, lengths: Tensor, n_directions: int, first_direction: int
+) -> list[Tensor]:
+    """The state (row, unit) that each direction had before each frame."""
+    states = []
+    for direction, own in enumerate(hidden.chunk(n_directions, dim=1), first_direction):
+        state = torch.zeros_like(own)
+        if _SUFFIXES[direction] == "":
+            state[1:] = own[:-1]
+            state[first_rows] = 0
+        else:
+            state[:-1] = own[1:]
+            state[first_rows + lengths - 1] = 0
+        states.append(state)
+    return states
 
 
 def _refuse(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:

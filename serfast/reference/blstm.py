@@ -16,7 +16,10 @@ def blstm(
     group: Tensor | None = None,
     precision: str = "high",
 ) -> Tensor:
-    """Run a bidirectional LSTM layer over packed (row, feature) or padded (batch, time, feature) utterances."""
+    """Run an LSTM layer over packed (row, feature) or padded (batch, time, feature) utterances.
+
+    Weights of one direction alone, forward or reverse, run that one.
+    """
     if features.dim() == 3:
         packed = torch.cat([frames[:n] for frames, n in zip(features, lengths.tolist(), strict=True)])
         hidden = blstm(packed, lengths, weights, group=group).split(lengths.tolist())
@@ -25,9 +28,12 @@ def blstm(
     pieces = []
     for frames, member in zip(features.split(lengths.tolist()), groups, strict=True):
         own = weights if member is None else {name: tensor[member] for name, tensor in weights.items()}
-        onward = _direction(frames, own, "")
-        reverse = _direction(frames.flip(0), own, "_reverse").flip(0)
-        pieces.append(torch.cat([onward, reverse], dim=1))
+        directions = []
+        if "weight_hh_l0" in own:
+            directions.append(_direction(frames, own, ""))
+        if "weight_hh_l0_reverse" in own:
+            directions.append(_direction(frames.flip(0), own, "_reverse").flip(0))
+        pieces.append(torch.cat(directions, dim=1))
     return torch.cat(pieces)
 
 

@@ -33,6 +33,15 @@ def test_it_is_torchs_lstm_on_each_utterance_alone(reverse: bool, n_units: int):
         torch.testing.assert_close(parameter.grad, reference.get_parameter(name).grad, atol=1e-4, rtol=1e-4)
 
 
+def test_it_costs_one_direction():
+    """Twice as many sums would have been kept of both."""
+    model, rows = LSTM(7, 16, 1), torch.randn(int(LENGTHS.sum()), 7)
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        model(rows, LENGTHS)
+    assert max(tensor.shape[-1] for tensor in saved if len(tensor) == len(rows)) == 4 * 16
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_an_utterance_has_the_same_bits_alone_and_in_a_padded_batch(reverse: bool):
     torch.manual_seed(0)

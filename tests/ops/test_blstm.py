@@ -18,9 +18,8 @@ def make_layer(
 ) -> dict[str, Tensor]:
     torch.manual_seed(1)
     lstm = nn.LSTM(n_features, n_units, bidirectional=True)
-    return {
-        name: (scale * weight.detach().double()).to(dtype).requires_grad_() for name, weight in lstm.named_parameters()
-    }
+    named = dict(lstm.named_parameters())
+    return {name: (scale * named[name].detach().double()).to(dtype).requires_grad_() for name in BLSTM_WEIGHTS}
 
 
 def make_rows(n_features: int, lengths: list[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,7 +34,7 @@ def results(layer, rows: Tensor, lengths: list[int], weights: dict[str, Tensor],
     slopes = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(hidden.dtype)
     return [
         hidden.detach(),
-        *torch.autograd.grad((hidden * slopes).sum(), [rows, *(weights[name] for name in BLSTM_WEIGHTS)]),
+        *torch.autograd.grad((hidden * slopes).sum(), [rows, *weights.values()]),
     ]
 
 
@@ -189,10 +188,74 @@ def test_groups_use_their_own_weights():
     together = results(blstm, rows, LENGTHS, stacked, group=group)
     for found, exact in zip(together, results(reference.blstm, rows, LENGTHS, stacked, group=group), strict=True):
         torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-5)
-    pieces = together[0].split(LENGTHS)
-    for place, frames in enumerate(rows.split(LENGTHS)):
-        alone = blstm(frames, torch.tensor([LENGTHS[place]]), layers[place % 3])
-        torch.testing.assert_close(pieces[place], alone, rtol=1e-5, atol=1e-6)
+
+
+def separately(rows: Tensor, lengths: Tensor, weights: dict[str, Tensor], group: Tensor) -> Tensor:
+    """A call of its own for each group, its rows put back to their places."""
+    group_of_row = group.repeat_interleave(lengths)
+    n_outputs = sum(weight.shape[-1] for name, weight in weights.items() if name.startswith("weight_hh"))
+    hidden = rows.new_zeros(len(rows), n_outputs)
+    for member in group.unique().tolist():
+        own = (group_of_row == member).nonzero()[:, 0]
+        alone = {name: weight[member] for name, weight in weights.items()}
+        hidden = hidden.index_copy(0, own, blstm(rows[own], lengths[group == member], alone))
+    return hidden
+
+
+@pytest.mark.parametrize("suffixes", [("", "_reverse"), ("",), ("_reverse",)])
+@pytest.mark.parametrize("groups", [[2, 0, 2, 1, 0, 0, 2, 2, 1, 0, 0], [0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2]])
+def test_a_group_has_the_bits_of_a_call_of_its_own(groups: list[int], suffixes: tuple[str, ...]):
+    layers = [make_layer(5, 20, scale=scale) for scale in (1.0, 2.0, -1.0)]
+    names = [name for name in BLSTM_WEIGHTS if name.partition("_l0")[2] in suffixes]
+    stacked = {name: torch.stack([layer[name] for layer in layers]).detach().requires_grad_() for name in names}
+    rows, group = make_rows(5, LENGTHS), torch.tensor(groups)
+    together = results(blstm, rows, LENGTHS, stacked, group=group)
+    for found, expected in zip(together, results(separately, rows, LENGTHS, stacked, group=group), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_gradients_of_stacked_biases_are_scaled_one_by_one():
+    layers = [{name: weight.detach().requires_grad_() for name, weight in make_layer(5, 16).items()} for _ in range(2)]
+    stacked = {name: torch.stack([layer[name] for layer in layers]) for name in BLSTM_WEIGHTS}
+    blstm(make_rows(5, [6, 3]), torch.tensor([6, 3]), stacked, group=torch.tensor([0, 1])).sum().backward()
+    for layer in layers:
+        before = layer["bias_hh_l0"].grad.clone()
+        layer["bias_ih_l0"].grad.zero_()
+        assert before.any()
+        assert torch.equal(layer["bias_hh_l0"].grad, before)
+
+
+def test_compiles_whole_with_groups():
+    layers = [make_layer(5, 8, scale=scale) for scale in (1.0, 2.0)]
+    stacked = {name: torch.stack([layer[name] for layer in layers]).detach().requires_grad_() for name in BLSTM_WEIGHTS}
+    rows, batch, group = make_rows(5, [6, 3, 4]), Lengths.packed(torch.tensor([6, 3, 4])), torch.tensor([1, 0, 1])
+    compiled = torch.compile(
+        lambda rows, group: blstm(rows, batch, stacked, group=group).square().sum(), fullgraph=True, backend="aot_eager"
+    )
+    for groups in (group, 1 - group):
+        found = torch.autograd.grad(compiled(rows, groups), stacked.values())
+        exact = torch.autograd.grad(blstm(rows, batch, stacked, group=groups).square().sum(), stacked.values())
+        for result, truth in zip(found, exact, strict=True):
+            torch.testing.assert_close(result, truth)
+
+
+@pytest.mark.parametrize("suffix", ["", "_reverse"])
+def test_one_direction_has_the_bits_of_its_half(suffix: str):
+    both, rows = make_layer(5, 20), make_rows(5, LENGTHS)
+    one = {name: weight for name, weight in both.items() if name.partition("_l0")[2] == suffix}
+    half = slice(20, None) if suffix else slice(20)
+    found = results(blstm, rows, LENGTHS, one)
+    slopes = torch.zeros(len(rows), 40)
+    slopes[:, half] = torch.randn(
+        len(rows), 20, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    ).float()
+    leaf = rows.clone().requires_grad_()
+    hidden = blstm(leaf, torch.tensor(LENGTHS), both)
+    expected = [hidden[:, half], *torch.autograd.grad(hidden, [leaf, *one.values()], slopes)]
+    for result, truth in zip(found, expected, strict=True):
+        assert torch.equal(result, truth)
+    for result, truth in zip(found, results(reference.blstm, rows, LENGTHS, one), strict=True):
+        torch.testing.assert_close(result, truth, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
@@ -234,18 +297,23 @@ def test_a_second_derivative_is_refused():
 def test_inference_saves_nothing():
     batch = Lengths.packed(torch.tensor([3, 2]))
     _, cell, gates = torch.ops.serfast.blstm_recurrence(
-        torch.randn(5, 128), torch.randn(2, 64, 16), batch.first_rows, batch.on_device, False
+        torch.randn(5, 128), torch.randn(1, 2, 64, 16), batch.first_rows, batch.on_device, None, None, 0, False
     )
     assert cell.numel() == gates.numel() == 0
 
 
-def test_registration_passes_opcheck():
-    batch = Lengths.packed(torch.tensor([3, 2]))
+@pytest.mark.parametrize("n_groups", [None, 3])
+@pytest.mark.parametrize(("n_directions", "first_direction"), [(2, 0), (1, 0), (1, 1)])
+def test_registration_passes_opcheck(n_directions: int, first_direction: int, n_groups: int | None):
+    batch, group = Lengths.packed(torch.tensor([3, 2])), torch.tensor([2, 0])
     arguments = (
-        torch.randn(5, 128, requires_grad=True),
-        torch.randn(2, 64, 16, requires_grad=True),
+        torch.randn(5, 64 * n_directions, requires_grad=True),
+        torch.randn(n_groups or 1, n_directions, 64, 16, requires_grad=True),
         batch.first_rows,
         batch.on_device,
+        None if n_groups is None else group,
+        None if n_groups is None else torch.stack([group, batch.lengths]),
+        first_direction,
         True,
     )
     torch.library.opcheck(torch.ops.serfast.blstm_recurrence.default, arguments)
@@ -282,6 +350,16 @@ WEIGHTS = {name: weight.detach() for name, weight in make_layer(3, 2).items()}
         ((ROWS, torch.tensor([5]), {}), ValueError, "weights must hold weight_ih_l0, .*, got none for weight_ih_l0"),
         ((torch.zeros(5, 4), torch.tensor([5]), WEIGHTS), ValueError, r"weight_ih_l0 must have shape \(8, 4\)"),
         ((ROWS.double(), torch.tensor([5]), WEIGHTS), TypeError, "weight_ih_l0 must be torch.float64 like features"),
+        (
+            (ROWS, torch.tensor([5]), {name: WEIGHTS[name] for name in BLSTM_WEIGHTS[4:-1]}),
+            ValueError,
+            "weights must hold weight_ih_l0_reverse, .*, got none for bias_hh_l0_reverse",
+        ),
+        (
+            (ROWS, torch.tensor([5]), {**WEIGHTS, "weight_ih_l1": ROWS}),
+            ValueError,
+            "weights must hold only weight_ih_l0, .*, got weight_ih_l1",
+        ),
         (
             (ROWS, torch.tensor([5]), {**WEIGHTS, "weight_hh_l0": torch.zeros(2)}),
             ValueError,

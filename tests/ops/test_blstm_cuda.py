@@ -34,10 +34,10 @@ def example(n_units: int) -> tuple[Tensor, dict[str, Tensor]]:
     return torch.randn(sum(LENGTHS), 28), {name: weights[name].detach() for name in BLSTM_WEIGHTS}
 
 
-def results(layer, rows: Tensor, weights: dict[str, Tensor]) -> list[Tensor]:
+def results(layer, rows: Tensor, weights: dict[str, Tensor], group: Tensor | None = None) -> list[Tensor]:
     rows = rows.clone().requires_grad_()
     weights = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-    hidden = layer(rows, torch.tensor(LENGTHS), weights)
+    hidden = layer(rows, torch.tensor(LENGTHS), weights, group=group)
     return [hidden.detach(), *torch.autograd.grad(hidden.square().sum(), [rows, *weights.values()])]
 
 
@@ -50,16 +50,30 @@ def test_equals_the_reference_in_double_precision(n_units: int):
         assert (result.cpu().double() - truth).norm() <= (5e-6 if place == 0 else 5e-5) * truth.norm()
 
 
+@pytest.mark.parametrize("suffixes", [("", "_reverse"), ("",), ("_reverse",)])
+def test_groups_and_single_directions_equal_the_reference(suffixes: tuple[str, ...]):
+    rows, weights = example(40)
+    weights = {name: weight for name, weight in weights.items() if name.partition("_l0")[2] in suffixes}
+    stacked = {name: torch.stack([weight, -weight, 2 * weight]) for name, weight in weights.items()}
+    group = torch.tensor([2, 0, 2, 1, 0, 0, 2, 2, 1, 0, 0])
+    found = results(blstm, rows.cuda(), {name: weight.cuda() for name, weight in stacked.items()}, group=group)
+    exact = results(
+        reference.blstm, rows.double(), {name: weight.double() for name, weight in stacked.items()}, group=group
+    )
+    for place, (result, truth) in enumerate(zip(found, exact, strict=True)):
+        assert (result.cpu().double() - truth).norm() <= (5e-6 if place == 0 else 5e-5) * truth.norm()
+
+
 @torch.no_grad()
 def test_the_recurrence_gives_an_utterance_the_same_bits_in_any_batch():
     rows, weights = example(128)
     rows, weights = rows.cuda(), {name: weight.cuda() for name, weight in weights.items()}
     projected = torch.randn(len(rows), 8 * 128, device="cuda")
-    recurrent = torch.stack([weights["weight_hh_l0"], weights["weight_hh_l0_reverse"]])
+    recurrent = torch.stack([weights["weight_hh_l0"], weights["weight_hh_l0_reverse"]])[None]
 
     def run(pieces: list[Tensor]) -> list[Tensor]:
         batch = Lengths.packed(torch.tensor([len(piece) for piece in pieces]), device="cuda")
-        arguments = (batch.first_rows, batch.on_device, False)
+        arguments = (batch.first_rows, batch.on_device, None, None, 0, False)
         hidden = torch.ops.serfast.blstm_recurrence(torch.cat(pieces), recurrent, *arguments)[0]
         return list(hidden.split([len(piece) for piece in pieces]))
 
@@ -71,13 +85,13 @@ def test_the_recurrence_gives_an_utterance_the_same_bits_in_any_batch():
 def test_a_captured_graph_replays_with_other_lengths():
     _, weights = example(64)
     weights = {name: weight.cuda() for name, weight in weights.items()}
-    recurrent = torch.stack([weights["weight_hh_l0"], weights["weight_hh_l0_reverse"]])
+    recurrent = torch.stack([weights["weight_hh_l0"], weights["weight_hh_l0_reverse"]])[None]
     projected = torch.randn(200, 8 * 64, device="cuda")
     first_rows = torch.tensor([0, 50, 100, 150], device="cuda")
     lengths = torch.tensor([50, 50, 50, 50], device="cuda")
 
     def run() -> Tensor:
-        return torch.ops.serfast.blstm_recurrence(projected, recurrent, first_rows, lengths, False)[0]
+        return torch.ops.serfast.blstm_recurrence(projected, recurrent, first_rows, lengths, None, None, 0, False)[0]
 
     run()
     torch.cuda.synchronize()
