@@ -5,6 +5,7 @@ of :func:`together` and run them with it.
 """
 
 import atexit
+import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+# Its functions keep the group that there is when it is imported, as a default: before there is one they keep none.
+import torch.distributed.nn.functional
 from numpy.typing import NDArray
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -118,7 +122,14 @@ def _join() -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
     distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
-    atexit.register(distributed.destroy_process_group)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    # A thread of the group that lets go of a tensor when the interpreter has begun to end aborts the process. The group
+    # waits for its threads when the last reference to it goes; DistributedDataParallel holds one, and lies in a cycle.
+    gc.collect()
+    distributed.destroy_process_group()
 
 
 def _send(value: Any) -> Any:

@@ -137,6 +137,28 @@ def test_killed_processes_go_on_where_they_stopped(store: FeatureStore, tmp_path
 
 
 @pytest.mark.usefixtures("processes")
+def test_no_thread_of_the_group_outlives_it(store: FeatureStore, tmp_path: Path):
+    program = f"""
+        import atexit, os
+        from pathlib import Path
+        def report():
+            # Registered first, it runs last.
+            names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+            (Path({str(tmp_path)!r}) / f"threads-{{os.environ['RANK']}}").write_text("\\n".join(names))
+        atexit.register(report)
+        import serfast
+        store = serfast.FeatureStore.open({str(store.path)!r})
+        serfast.train(store, output={str(tmp_path / "run")!r}, **{SMALL!r})
+    """
+    with launch(2, program) as process:
+        assert process.wait() == 0
+    for rank in (0, 1):
+        names = (tmp_path / f"threads-{rank}").read_text().splitlines()
+        assert names
+        assert not [name for name in names if "gloo" in name]
+
+
+@pytest.mark.usefixtures("processes")
 def test_an_error_ends_all_processes(store: FeatureStore, tmp_path: Path):
     program = f"""
         import serfast
