@@ -36,16 +36,18 @@ def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_p
     assert not list((tmp_path / "together").rglob("checkpoint.safetensors"))
 
 
+@pytest.mark.parametrize(("scheme", "n_before"), [("joint", 0), ("greedy", 4 * QUICK["n_epochs"])])
 def test_a_stopped_run_goes_on_and_may_change_its_way(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, n_before: int
 ):
-    whole = serfast.cross_validate(store, output=tmp_path / "whole", side_by_side=True, **QUICK)
+    options = {**QUICK, "scheme": scheme}
+    whole = serfast.cross_validate(store, output=tmp_path / "whole", side_by_side=True, **options)
     n_epochs = 0
 
     def interrupt(*_: object) -> None:
         nonlocal n_epochs
         n_epochs += 1
-        if n_epochs == 6:
+        if n_epochs == n_before + 6:
             raise KeyboardInterrupt
 
     for side_by_side in (True, False):
@@ -53,11 +55,11 @@ def test_a_stopped_run_goes_on_and_may_change_its_way(
         with monkeypatch.context() as patch:
             patch.setattr("serfast.evaluation.fold_reports.FoldReport.epoch", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                serfast.cross_validate(store, output=output, side_by_side=True, **QUICK)
-        lines = [path.read_text().splitlines() for path in output.rglob("metrics.jsonl")]
+                serfast.cross_validate(store, output=output, side_by_side=True, **options)
+        lines = [path.read_text().splitlines() for path in (output / "folds").rglob("metrics.jsonl")]
         assert sum(map(len, lines)) == 6
         assert {json.loads(line)["epoch"] for own in lines for line in own} == {1, 2}
-        resumed = serfast.cross_validate(store, output=output, side_by_side=side_by_side, **QUICK)
+        resumed = serfast.cross_validate(store, output=output, side_by_side=side_by_side, **options)
         for one, other in zip(whole.predictions, resumed.predictions, strict=True):
             assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
 
