@@ -57,7 +57,8 @@ def ctc_loss(log_posteriors: Tensor, lengths: Lengths, emotions: Tensor, n_label
     """
     n_labels = torch.minimum(n_labels, (lengths.lengths + 1) // 2)
     padded = pad_sequence(log_posteriors.split(lengths.lengths.tolist()))  # (time, batch, class)
-    labels = emotions.repeat_interleave(n_labels.to(emotions.device), output_size=int(n_labels.sum()))
+    counts = n_labels.to(emotions.device, non_blocking=True)
+    labels = emotions.repeat_interleave(counts, output_size=int(n_labels.sum()))
     return F.ctc_loss(padded, labels, lengths.lengths, n_labels, blank=log_posteriors.shape[1] - 1)
 
 
