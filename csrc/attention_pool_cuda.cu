@@ -13,16 +13,33 @@
 namespace serfast {
 namespace {
 
-bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+// A dense tensor that starts on a 16-byte boundary: a copy where it does not, so that its rows are read alike.
+Tensor on_boundary(const Tensor& tensor) {
+  const Tensor whole = dense(tensor);
+  const bool is_aligned = reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % LOAD_BYTES == 0;
+  return is_aligned ? whole : torch::stable::clone(whole);
+}
 
-// Calls launch(score, dropout, aligned) with all three as integral constants.
+std::optional<Tensor> on_boundary(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(on_boundary(*tensor)) : std::nullopt;
+}
+
+// Calls launch(octets of a lane, score, dropout, aligned) with integral constants. The row's width alone decides on the
+// first and the last: they change the order of sums.
 template <typename Launch>
-void with_variant(Score score, bool dropout, bool aligned, const Launch& launch) {
-  const auto with_alignment = [&](auto kind, auto drops) {
-    aligned ? launch(kind, drops, std::true_type()) : launch(kind, drops, std::false_type());
+void with_variant(int64_t widest, Score score, bool dropout, bool aligned, const Launch& launch) {
+  using Most = std::integral_constant<int, MOST_OCTETS>;
+  const auto with_octets = [&](auto kind, auto drops) {
+    if (!aligned) {
+      return launch(Most(), kind, drops, std::false_type());
+    }
+    if (widest <= WARP_THREADS * OCTET) {
+      return launch(std::integral_constant<int, 1>(), kind, drops, std::true_type());
+    }
+    return launch(Most(), kind, drops, std::true_type());
   };
   const auto with_dropout = [&](auto kind) {
-    dropout ? with_alignment(kind, std::true_type()) : with_alignment(kind, std::false_type());
+    dropout ? with_octets(kind, std::true_type()) : with_octets(kind, std::false_type());
   };
   switch (score) {
     case Score::uniform:
@@ -33,6 +50,8 @@ void with_variant(Score score, bool dropout, bool aligned, const Launch& launch)
       return with_dropout(std::integral_constant<Score, Score::projected>());
   }
 }
+
+unsigned blocks_for(int64_t n_threads) { return static_cast<unsigned>((n_threads + JOIN_THREADS - 1) / JOIN_THREADS); }
 
 // The arguments that forward and backward share, dense, and the pointers into them.
 struct Arguments {
@@ -67,19 +86,23 @@ struct Arguments {
 
   unsigned n_utterances() const { return static_cast<unsigned>(lengths.numel()); }
 
-  // A block per slot and per slice of the units; where there are more numbers to score by, per slice of those.
-  dim3 chunk_blocks() const {
-    const int64_t n_attention = projected ? projected->size(1) : 0;
-    const int64_t widest = hidden.size(1) > n_attention ? hidden.size(1) : n_attention;
-    constexpr int64_t slice = int64_t(BLOCK_THREADS) * OCTET;
-    return dim3(static_cast<unsigned>(layout().n_slots()), static_cast<unsigned>((widest + slice - 1) / slice));
+  // Numbers of a hidden vector, or of a projected one where those have more.
+  int64_t widest() const {
+    return projected && projected->size(1) > hidden.size(1) ? projected->size(1) : hidden.size(1);
   }
 
-  // Whether all rows are whole octets on 16-byte boundaries.
-  bool aligned(const void* grad_context) const {
-    return hidden.size(1) % OCTET == 0 && (!projected || projected->size(1) % OCTET == 0) &&
-           is_aligned(hidden.const_data_ptr()) && is_aligned(pointer<char>(query)) &&
-           is_aligned(pointer<char>(projected)) && is_aligned(grad_context);
+  // A warp per slot and per slice of the widest rows.
+  dim3 chunk_blocks(int octets) const {
+    const int64_t slice = octets * WARP_THREADS * OCTET;
+    return dim3(
+        static_cast<unsigned>((layout().n_slots() + BLOCK_WARPS - 1) / BLOCK_WARPS),
+        static_cast<unsigned>((widest() + slice - 1) / slice));
+  }
+
+  // Whether all rows are whole 16-byte pieces.
+  bool aligned() const {
+    const int64_t piece = LOAD_BYTES / static_cast<int64_t>(hidden.element_size());
+    return hidden.size(1) % piece == 0 && (!projected || projected->size(1) % piece == 0);
   }
 };
 
@@ -97,13 +120,15 @@ std::tuple<Tensor, Tensor> forward(const Arguments& arguments) {
       contexts.mutable_data_ptr<sum_t>(), maxima, maxima + layout.n_slots(), nullptr, nullptr};
   sum_t* weights = attention_weights.mutable_data_ptr<sum_t>();
   const cudaStream_t stream = current_stream(arguments.hidden);
-  const bool aligned = arguments.aligned(nullptr);
-  with_variant(inputs.score(), inputs.dropout_threshold > 0, aligned, [&](auto score, auto dropout, auto whole) {
-    attention_pool_kernel<scalar_t, score(), dropout(), whole()>
-        <<<arguments.chunk_blocks(), BLOCK_THREADS, 0, stream>>>(inputs, layout, parts, weights);
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-  });
-  join_chunks_kernel<<<arguments.n_utterances(), BLOCK_THREADS, 0, stream>>>(
+  with_variant(
+      arguments.widest(), inputs.score(), inputs.dropout_threshold > 0, arguments.aligned(),
+      [&](auto octets, auto score, auto dropout, auto aligned) {
+        const dim3 blocks = arguments.chunk_blocks(octets());
+        attention_pool_kernel<scalar_t, octets(), score(), dropout(), aligned()>
+            <<<blocks, BLOCK_THREADS, 0, stream>>>(inputs, layout, parts, weights);
+        STD_CUDA_KERNEL_LAUNCH_CHECK();
+      });
+  join_chunks_kernel<<<dim3(arguments.n_utterances(), blocks_for(inputs.n_units)), JOIN_THREADS, 0, stream>>>(
       inputs, layout, parts, context.mutable_data_ptr<sum_t>(), weights);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {context, attention_weights};
@@ -116,12 +141,11 @@ void sum_slots(
   const cudaStream_t stream = current_stream(arguments.hidden);
   const Tensor run_sums =
       torch::stable::new_empty(arguments.hidden, {SUM_RUNS, grad_query.numel()}, ScalarType::Double);
-  const auto blocks_for = [](int64_t n) { return static_cast<unsigned>((n + BLOCK_THREADS - 1) / BLOCK_THREADS); };
   const dim3 blocks(blocks_for(width), SUM_RUNS, static_cast<unsigned>(arguments.n_groups()));
-  sum_run_kernel<<<blocks, BLOCK_THREADS, 0, stream>>>(
+  sum_run_kernel<<<blocks, JOIN_THREADS, 0, stream>>>(
       parts, groups, arguments.layout().n_slots(), width, run_sums.mutable_data_ptr<double>());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-  sum_runs_kernel<<<blocks_for(grad_query.numel()), BLOCK_THREADS, 0, stream>>>(
+  sum_runs_kernel<<<blocks_for(grad_query.numel()), JOIN_THREADS, 0, stream>>>(
       run_sums.const_data_ptr<double>(), grad_query.numel(), grad_query.mutable_data_ptr<sum_t>());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
@@ -133,22 +157,26 @@ void backward(const Arguments& arguments, const AttentionPoolGradients<scalar_t>
   const AttentionPoolInputs<scalar_t> inputs = arguments.inputs<scalar_t>();
   const Layout layout = arguments.layout();
   const int64_t n_slots = grad_query.numel() > 0 ? layout.n_slots() : 0;
-  const Tensor deltas = new_sums(arguments.hidden, {layout.n_utterances});
+  const Tensor weight_slopes =
+      new_sums(arguments.hidden, {gradients.grad_attention_weights != nullptr ? layout.n_utterances : 0});
   const Tensor query_parts = new_sums(arguments.hidden, {n_slots, inputs.n_scored()});
   const Tensor groups = torch::stable::new_empty(arguments.hidden, {n_slots}, ScalarType::Long);
   const ChunkParts<scalar_t> parts = {
       nullptr, nullptr, nullptr, pointer_if_any<sum_t>(query_parts), pointer_if_any<int64_t>(groups)};
+  sum_t* slopes = pointer_if_any<sum_t>(weight_slopes);
   const cudaStream_t stream = current_stream(arguments.hidden);
-  delta_kernel<<<arguments.n_utterances(), BLOCK_THREADS, 0, stream>>>(
-      inputs, gradients, layout, deltas.mutable_data_ptr<sum_t>());
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
-  const bool aligned = arguments.aligned(gradients.grad_context);
-  with_variant(inputs.score(), inputs.dropout_threshold > 0, aligned, [&](auto score, auto dropout, auto whole) {
-    attention_pool_backward_kernel<scalar_t, score(), dropout(), whole()>
-        <<<arguments.chunk_blocks(), BLOCK_THREADS, 0, stream>>>(
-            inputs, gradients, layout, parts, deltas.const_data_ptr<sum_t>());
+  if (slopes != nullptr) {
+    weight_slope_kernel<<<arguments.n_utterances(), JOIN_THREADS, 0, stream>>>(gradients, layout, slopes);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
-  });
+  }
+  with_variant(
+      arguments.widest(), inputs.score(), inputs.dropout_threshold > 0, arguments.aligned(),
+      [&](auto octets, auto score, auto dropout, auto aligned) {
+        const dim3 blocks = arguments.chunk_blocks(octets());
+        attention_pool_backward_kernel<scalar_t, octets(), score(), dropout(), aligned()>
+            <<<blocks, BLOCK_THREADS, 0, stream>>>(inputs, gradients, layout, parts, slopes);
+        STD_CUDA_KERNEL_LAUNCH_CHECK();
+      });
   if (grad_query.numel() > 0) {
     sum_slots(arguments, parts.grad_query, parts.groups, inputs.n_scored(), grad_query);
   }
@@ -164,8 +192,8 @@ std::tuple<Tensor, Tensor> attention_pool(
     const std::optional<Tensor>& groups,     // (batch)
     int64_t dropout_threshold) {
   const torch::stable::accelerator::DeviceGuard guard(hidden.get_device_index());
-  const Arguments arguments = {dense(hidden),    dense(first_rows), dense(lengths), dense(query),
-                               dense(projected), dense(seeds),      dense(groups),  dropout_threshold};
+  const Arguments arguments = {on_boundary(hidden),    dense(first_rows), dense(lengths), on_boundary(query),
+                               on_boundary(projected), dense(seeds),      dense(groups),  dropout_threshold};
   return with_type_of(hidden, [&](auto zero) { return forward<decltype(zero)>(arguments); });
 }
 
@@ -186,9 +214,10 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
     bool needs_query,
     bool needs_projected) {
   const torch::stable::accelerator::DeviceGuard guard(hidden.get_device_index());
-  const Arguments arguments = {dense(hidden),    dense(first_rows), dense(lengths), dense(query),
-                               dense(projected), dense(seeds),      dense(groups),  dropout_threshold};
-  const Tensor slope = dense(grad_context);
+  const Arguments arguments = {on_boundary(hidden),    dense(first_rows), dense(lengths), on_boundary(query),
+                               on_boundary(projected), dense(seeds),      dense(groups),  dropout_threshold};
+  const Tensor slope = on_boundary(grad_context);
+  const Tensor pooled = on_boundary(context);
   const std::optional<Tensor> weight_slope = dense(grad_attention_weights);
   const auto gradient_of = [](const Tensor& tensor, bool is_needed) {
     return is_needed ? torch::stable::new_empty(tensor, tensor.sizes()) : torch::stable::new_empty(tensor, {0});
@@ -200,7 +229,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
     using scalar_t = decltype(zero);
     using sum_t = SumType<scalar_t>;
     const AttentionPoolGradients<scalar_t> gradients = {
-        pointer<sum_t>(context),      pointer<sum_t>(attention_weights),     pointer<sum_t>(slope),
+        pointer<sum_t>(pooled),       pointer<sum_t>(attention_weights),     pointer<sum_t>(slope),
         pointer<sum_t>(weight_slope), pointer_if_any<scalar_t>(grad_hidden), pointer_if_any<scalar_t>(grad_projected)};
     backward(arguments, gradients, grad_query);
   });

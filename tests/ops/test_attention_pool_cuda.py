@@ -15,7 +15,7 @@ pytestmark = [
     ),
 ]
 
-LENGTHS = torch.tensor([1, 5, 32, 33, 256, 700])
+LENGTHS = torch.tensor([1, 2, 65, 7, 700, 63, 32, 33, 64])
 SCORES = ["uniform", "query", "projection"]
 
 
@@ -45,7 +45,7 @@ def full_precision_products():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("n_units", [1, 3, 28, 256, 300])
+@pytest.mark.parametrize("n_units", [1, 28, 100, 256, 300, 512, 1100])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
 def test_matches_the_reference_within_the_error_budget(run, check, dtype, n_units, score, dropout):
     case = example(n_units, score, dtype)
@@ -73,8 +73,10 @@ def test_padding_changes_nothing(score):
 
 
 @pytest.mark.parametrize("score", ["uniform", "query"])
-def test_utterance_has_the_same_bits_alone(run, score):
-    hidden, lengths, query, _, slopes = on_cuda(*example(100, score))
+@pytest.mark.parametrize("n_units", [28, 100, 256, 512, 1100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_utterance_has_the_same_bits_alone(run, dtype, n_units, score):
+    hidden, lengths, query, _, slopes = on_cuda(*example(n_units, score, dtype))
     seeds = torch.arange(len(lengths)) * 977
     options = {"dropout": 0.5, "training": True}
     together = run(attention_pool, hidden, lengths, query, None, slopes, seed=seeds, **options)
@@ -88,6 +90,31 @@ def test_utterance_has_the_same_bits_alone(run, score):
         assert torch.equal(alone[0][0], together[0][b])
         assert all(torch.equal(alone[i], together[i][rows]) for i in (1, 2))
         first += n
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_units", [28, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_utterance_has_the_same_bits_alone_by_eq_8_in_evaluation(dtype, n_units):
+    hidden, lengths, query, projection, _ = on_cuda(*example(n_units, "projection", dtype))
+    context, weights = attention_pool(hidden, lengths, query, projection)
+    pieces = zip(hidden.split(lengths.tolist()), weights.split(lengths.tolist()), context, lengths, strict=True)
+    for rows, own_weights, own_context, n in pieces:
+        alone = attention_pool(rows, n[None], query, projection)
+        assert torch.equal(alone[0][0], own_context)
+        assert torch.equal(alone[1], own_weights)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_units", [28, 256, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_start_off_a_boundary_give_the_same_bits(dtype, n_units):
+    hidden, lengths, query, _, _ = on_cuda(*example(n_units, "query", dtype))
+    moved = torch.empty(hidden.numel() + 1, dtype=dtype, device="cuda")[1:].view_as(hidden).copy_(hidden)
+    assert moved.data_ptr() % 16 != 0
+    expected = attention_pool(hidden, lengths, query)
+    for result, truth in zip(attention_pool(moved, lengths, query), expected, strict=True):
+        assert torch.equal(result, truth)
 
 
 def test_same_input_gives_the_same_bits_twice(run):
@@ -113,13 +140,31 @@ def test_one_captured_graph_serves_three_sets_of_lengths(threshold):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         got = forward_and_backward(*arguments)
-    for others in (lengths, lengths.flip(0), torch.tensor([500, 1, 1, 2, 0, 523])):
+    for others in (lengths, lengths.flip(0), torch.tensor([500, 1, 1, 2, 0, 400, 3, 30, 30])):
         first_rows = others.cumsum(0) - others
         utterances.first_rows.copy_(first_rows)
         utterances.on_device.copy_(others)
         graph.replay()
         expected = forward_and_backward(hidden, first_rows.cuda(), others.cuda(), query, None, seeds, None)
         assert all(torch.equal(result, truth) for result, truth in zip(got, expected, strict=True))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_rows_of_no_utterance_get_zero_weights_and_gradients(score):
+    hidden, _, query, projection, _ = on_cuda(*example(28, score))
+    first_rows, lengths = torch.tensor([5, 40, 300], device="cuda"), torch.tensor([31, 0, 130], device="cuda")
+    projected = None if projection is None else hidden @ projection.T
+    arguments = (hidden, first_rows, lengths, query, projected, None, None)
+    context, weights = torch.ops.serfast.attention_pool(*arguments, 0)
+    needs = (True, query is not None, projected is not None)
+    backward = torch.ops.serfast.attention_pool_backward
+    grad_hidden, _, grad_projected = backward(torch.ones_like(context), None, *arguments, context, weights, 0, *needs)
+    is_frame = torch.zeros(len(hidden), dtype=torch.bool, device="cuda")
+    is_frame[5:36] = is_frame[300:430] = True
+    assert not context[1].any()
+    for result in (weights[:, None], grad_hidden, *([] if projected is None else [grad_projected])):
+        assert not result[~is_frame].any()
+        assert result[is_frame].any(dim=1).all()
 
 
 def test_opcheck():
@@ -133,7 +178,7 @@ def test_opcheck():
 @pytest.mark.parametrize("score", ["query", "projection"])
 def test_group_matches_the_cpu(run, score):
     hidden, lengths, query, projection, slopes = example(40, score)
-    group = torch.tensor([0, 0, 2, 1, 1, 2])
+    group = torch.tensor([0, 0, 2, 1, 1, 2, 0, 0, 1])
     query = torch.stack([query, query.flip(0), query * 2])
     projection = None if projection is None else torch.stack([projection, projection.flip(0), projection * 0.5])
     case, options = (hidden, lengths, query, projection, slopes), {"dropout": 0.2, "training": True, "seed": 4}
