@@ -3,7 +3,8 @@
 //   y_ro = b_o + sum_i x_ri w_oi
 //
 // Each sum is one chain over i in ascending order that starts at b_o, contracted into fused multiply-adds where the
-// processor has them. A row therefore has the same bits alone and among any others, on any number of threads.
+// processor has them. A row therefore has the same bits alone and among any others, on any number of threads. Tensor
+// cores (half types on CUDA) take 16 products at a time in ascending order instead, and add b_o last.
 //
 // Backward:  dx_ri = sum_o dy_ro w_oi, the same product with the weight transposed
 //            dw_oi = sum_r dy_ro x_ri, over chunks of CHUNK_ROWS rows in order, each in one chain

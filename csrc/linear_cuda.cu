@@ -1,114 +1,62 @@
-// linear on CUDA (linear.h has the equation): one block per tile of rows and outputs, one chain per output.
+// linear on CUDA (linear.h has the equation): tensors to pointers, and one launch.
 
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <optional>
+#include <type_traits>
 
-#include "linear.h"
+#include "linear_half_kernel.cuh"
+#include "linear_kernel.cuh"
 #include "tensors.h"
 
 namespace serfast {
 namespace {
 
-// Outputs of one thread, in each direction: 16 sums fill its registers without spilling.
-constexpr int THREAD_TILE = 4;
-constexpr int SIDE_THREADS = 16;
-constexpr int LINEAR_THREADS = SIDE_THREADS * SIDE_THREADS;
-// Rows, and outputs, of one block.
-constexpr int TILE_SIDE = SIDE_THREADS * THREAD_TILE;
-// Blocks that must fit a multiprocessor. Unasked, the compiler makes room for more of them and spills registers.
-constexpr int LINEAR_BLOCKS = 2;
-// Inner numbers that shared memory holds at a time.
-constexpr int TILE_DEPTH = 16;
-// One more column than needed: neighbouring threads then write to different banks.
-constexpr int TILE_STRIDE = TILE_SIDE + 1;
-
-// Rows [first, first + TILE_SIDE) of a matrix, inner numbers [depth, depth + TILE_DEPTH), zero outside of it.
-template <typename scalar_t>
-__device__ void load_tile(
-    const scalar_t* __restrict__ matrix,  // (n_rows, n_in)
-    int64_t first,
-    int64_t n_rows,
-    int64_t depth,
-    int64_t n_in,
-    scalar_t (*tile)[TILE_STRIDE]) {  // (TILE_DEPTH, TILE_SIDE)
-  for (int i = threadIdx.x; i < TILE_SIDE * TILE_DEPTH; i += LINEAR_THREADS) {
-    const int row = i / TILE_DEPTH;
-    const int in = i % TILE_DEPTH;
-    const bool is_inside = first + row < n_rows && depth + in < n_in;
-    tile[in][row] = is_inside ? matrix[(first + row) * n_in + depth + in] : scalar_t(0);
-  }
-}
-
-// Blocks run over the outputs first, so that neighbours share their rows.
-template <typename scalar_t>
-__global__ void __launch_bounds__(LINEAR_THREADS, LINEAR_BLOCKS) linear_kernel(
-    LinearInputs<scalar_t> inputs,
-    int64_t n_rows,
-    scalar_t* __restrict__ outputs) {  // (row, n_out)
-  __shared__ scalar_t row_tile[TILE_DEPTH][TILE_STRIDE];
-  __shared__ scalar_t weight_tile[TILE_DEPTH][TILE_STRIDE];
-  const int64_t n_out_tiles = (inputs.n_out + TILE_SIDE - 1) / TILE_SIDE;
-  const int64_t first_row = blockIdx.x / n_out_tiles * TILE_SIDE;
-  const int64_t first_out = blockIdx.x % n_out_tiles * TILE_SIDE;
-  const int row = threadIdx.x / SIDE_THREADS;
-  const int out = threadIdx.x % SIDE_THREADS;
-  scalar_t sums[THREAD_TILE][THREAD_TILE];
-  for (int j = 0; j < THREAD_TILE; ++j) {
-    const int64_t column = first_out + out + j * SIDE_THREADS;
-    const scalar_t start = inputs.bias != nullptr && column < inputs.n_out ? inputs.bias[column] : scalar_t(0);
-    for (int i = 0; i < THREAD_TILE; ++i) {
-      sums[i][j] = start;
-    }
-  }
-  for (int64_t depth = 0; depth < inputs.n_in; depth += TILE_DEPTH) {
-    load_tile(inputs.rows, first_row, n_rows, depth, inputs.n_in, row_tile);
-    load_tile(inputs.weight, first_out, inputs.n_out, depth, inputs.n_in, weight_tile);
-    __syncthreads();
-    const int n_depth = static_cast<int>(inputs.n_in - depth < TILE_DEPTH ? inputs.n_in - depth : TILE_DEPTH);
-    for (int in = 0; in < n_depth; ++in) {
-      for (int i = 0; i < THREAD_TILE; ++i) {
-        for (int j = 0; j < THREAD_TILE; ++j) {
-          sums[i][j] = fma(row_tile[in][row + i * SIDE_THREADS], weight_tile[in][out + j * SIDE_THREADS], sums[i][j]);
-        }
-      }
-    }
-    __syncthreads();
-  }
-  for (int i = 0; i < THREAD_TILE; ++i) {
-    for (int j = 0; j < THREAD_TILE; ++j) {
-      const int64_t line = first_row + row + i * SIDE_THREADS;
-      const int64_t column = first_out + out + j * SIDE_THREADS;
-      if (line < n_rows && column < inputs.n_out) {
-        outputs[line * inputs.n_out + column] = sums[i][j];
-      }
-    }
-  }
+unsigned n_tiles(const Tensor& outputs, int64_t tile_rows, int64_t tile_outs) {
+  const int64_t n_row_tiles = (outputs.size(0) + tile_rows - 1) / tile_rows;
+  return static_cast<unsigned>(n_row_tiles * ((outputs.size(1) + tile_outs - 1) / tile_outs));
 }
 
 template <typename scalar_t>
-Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias) {
+void multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& outputs) {
   const LinearInputs<scalar_t> inputs = {
       pointer<scalar_t>(rows), pointer<scalar_t>(weight), pointer<scalar_t>(bias), weight.size(1), weight.size(0)};
-  const Tensor outputs = torch::stable::new_empty(rows, {rows.size(0), inputs.n_out});
-  const int64_t n_row_tiles = (rows.size(0) + TILE_SIDE - 1) / TILE_SIDE;
-  const int64_t n_blocks = n_row_tiles * ((inputs.n_out + TILE_SIDE - 1) / TILE_SIDE);
-  if (n_blocks > 0) {
-    linear_kernel<<<static_cast<unsigned>(n_blocks), LINEAR_THREADS, 0, current_stream(rows)>>>(
-        inputs, rows.size(0), outputs.mutable_data_ptr<scalar_t>());
-    STD_CUDA_KERNEL_LAUNCH_CHECK();
-  }
-  return outputs;
+  linear_kernel<<<n_tiles(outputs, TILE_SIDE, TILE_SIDE), LINEAR_THREADS, 0, current_stream(rows)>>>(
+      inputs, rows.size(0), outputs.mutable_data_ptr<scalar_t>());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+template <typename scalar_t>
+void multiply_half(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& outputs) {
+  const HalfLinearInputs<scalar_t> inputs = {pointer<scalar_t>(rows), pointer<scalar_t>(weight),
+                                             pointer<float>(bias),    rows.size(0),
+                                             weight.size(1),          weight.size(0)};
+  const auto is_aligned = [](const void* start) { return reinterpret_cast<uintptr_t>(start) % 16 == 0; };
+  const bool aligned = inputs.n_in % HALF_PIECE == 0 && is_aligned(inputs.rows) && is_aligned(inputs.weight);
+  const auto kernel = aligned ? linear_half_kernel<scalar_t, true> : linear_half_kernel<scalar_t, false>;
+  kernel<<<n_tiles(outputs, HALF_TILE_ROWS, HALF_TILE_OUTS), HALF_THREADS, 0, current_stream(rows)>>>(
+      inputs, static_cast<scalar_t*>(outputs.mutable_data_ptr()));
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 Tensor linear(
     const Tensor& rows,                   // (row, n_in)
     const Tensor& weight,                 // (n_out, n_in)
-    const std::optional<Tensor>& bias) {  // (n_out)
+    const std::optional<Tensor>& bias) {  // (n_out), float32 beside half types
   const torch::stable::accelerator::DeviceGuard guard(rows.get_device_index());
-  return with_sum_type_of(
-      rows, [&](auto zero) { return multiply<decltype(zero)>(dense(rows), dense(weight), dense(bias)); });
+  const Tensor outputs = torch::stable::new_empty(rows, {rows.size(0), weight.size(0)});
+  if (rows.size(0) > 0) {
+    with_type_of(rows, [&](auto zero) {
+      using scalar_t = decltype(zero);
+      if constexpr (std::is_floating_point_v<scalar_t>) {
+        multiply<scalar_t>(dense(rows), dense(weight), dense(bias), outputs);
+      } else {
+        multiply_half<scalar_t>(dense(rows), dense(weight), dense(bias), outputs);
+      }
+    });
+  }
+  return outputs;
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CUDA, library) { library.impl("linear", TORCH_BOX(&linear)); }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from serfast.ops._library import LIBRARY
-from serfast.ops.linear import weight_gradient
+from serfast.ops.linear import multiplied_type, weight_gradient
 
 __all__ = ["grouped_linear"]
 
@@ -49,11 +49,12 @@ def grouped_linear(
     Returns:
         Products (row, n_out) in the type of ``rows``.
     """
-    computed = torch.promote_types(rows.dtype, torch.float32) if fixed_order else rows.dtype
+    multiplied = multiplied_type(rows, weights) if fixed_order else rows.dtype
+    summed = torch.promote_types(multiplied, torch.float32) if fixed_order else rows.dtype
     products: Tensor = torch.ops.serfast.grouped_linear(
-        rows.to(computed),
-        weights.to(computed),
-        None if bias is None else bias.to(computed),
+        rows.to(multiplied),
+        weights.to(multiplied),
+        None if bias is None else bias.to(summed),
         groups,
         counts,
         fixed_order,

@@ -8,7 +8,7 @@ from torch import Tensor
 from serfast.ops._checks import DTYPES, check_type_and_device
 from serfast.ops._library import LIBRARY
 
-__all__ = ["linear", "weight_gradient"]
+__all__ = ["linear", "multiplied_type", "weight_gradient"]
 
 LIBRARY.define("linear_grad_weight(Tensor grad_outputs, Tensor rows) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
 LIBRARY.define(
@@ -24,7 +24,8 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Each sum is one chain over i, ascending from :math:`b_o`. A row gets the same bits alone, at any place of any batch
     and on any number of threads, which ``torch.nn.functional.linear`` does not promise. The product of half types is
-    summed in float32. Gradients flow to all three, and through them again.
+    summed in float32; on CUDA by tensor cores, 16 products at a time in ascending order and :math:`b_o` last. Gradients
+    flow to all three, and through them again.
 
     Args:
         rows: :math:`x`, shape (..., n_in); float32, float64, bfloat16 or float16.
@@ -42,13 +43,20 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ``serfast.reference``.
     """
     _check(rows, weight, bias)
-    computed = torch.float64 if rows.dtype == torch.float64 else torch.float32
+    multiplied = multiplied_type(rows, weight)
     outputs: Tensor = torch.ops.serfast.linear(
-        rows.reshape(-1, rows.shape[-1]).to(computed),
-        weight.to(computed),
-        None if bias is None else bias.to(computed),
+        rows.reshape(-1, rows.shape[-1]).to(multiplied),
+        weight.to(multiplied),
+        None if bias is None else bias.to(torch.promote_types(multiplied, torch.float32)),
     )
     return outputs.to(rows.dtype).reshape(*rows.shape[:-1], weight.shape[0])
+
+
+def multiplied_type(rows: Tensor, weight: Tensor) -> torch.dtype:
+    """The type that rows and weight are multiplied in: tensor cores take half types, where both are of one."""
+    if rows.device.type == "cuda" and rows.dtype == weight.dtype:
+        return rows.dtype
+    return torch.promote_types(rows.dtype, torch.float32)
 
 
 def _check(rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -95,7 +103,7 @@ def _backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | N
     return (
         _times_matrix(grad_outputs, weight) if needs_rows else None,
         weight_gradient(grad_outputs, rows) if needs_weight else None,
-        grad_outputs.sum(0) if needs_bias else None,
+        grad_outputs.sum(0, dtype=torch.promote_types(grad_outputs.dtype, torch.float32)) if needs_bias else None,
     )
 
 
