@@ -28,7 +28,7 @@ from serfast.reference.attention_pool import dropout_mask, utterance_seeds
 
 N_RUNS, RUN_S, LEAST_ROUNDS, MOST_ROUNDS = 3, 0.5, 3, 200
 SIZES = {"small": (32, 256), "large": (256, 512)}
-Pool = Callable[[Tensor, Tensor], Tensor]
+Pool = Callable[..., Tensor]  # of hidden vectors, the query, and the projection of eq. 8 if there is one
 Times = dict[str, list[float]]
 
 
@@ -50,17 +50,18 @@ def padded(rows: Tensor, lengths: Tensor) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows.split(lengths.tolist())), batch_first=True)
 
 
-def fused(lengths: Tensor, dropout: float) -> Pool:
-    utterances = Lengths.packed(lengths)
-    options = {"dropout": dropout, "training": dropout > 0, "seed": 1}
-    return lambda rows, query: attention_pool(rows, utterances, query, **options)[0]
+def fused(lengths: Tensor, dropout: float, *, device: str = "cpu", training: bool = False) -> Pool:
+    utterances = Lengths.packed(lengths, device=device)
+    options = {"dropout": dropout, "training": training or dropout > 0, "seed": 1}
+    return lambda rows, *parameters: attention_pool(rows, utterances, *parameters, **options)[0]
 
 
 def eager(lengths: Tensor, drop: Callable[[Tensor], Tensor] | None) -> Pool:
-    is_padding = torch.arange(int(lengths.max())) >= lengths[:, None]
+    is_padding = torch.arange(int(lengths.max()), device=lengths.device) >= lengths[:, None]
 
-    def pool(hidden: Tensor, query: Tensor) -> Tensor:
-        weights = torch.softmax((hidden @ query).masked_fill(is_padding, -torch.inf), dim=1)
+    def pool(hidden: Tensor, query: Tensor, projection: Tensor | None = None) -> Tensor:
+        scored = hidden if projection is None else torch.tanh(hidden @ projection.T)
+        weights = torch.softmax((scored @ query).masked_fill(is_padding, -torch.inf), dim=1)
         if drop is None:
             return torch.einsum("bt,btu->bu", weights, hidden)
         return drop(weights[..., None] * hidden).sum(dim=1)
@@ -69,24 +70,26 @@ def eager(lengths: Tensor, drop: Callable[[Tensor], Tensor] | None) -> Pool:
 
 
 def sdpa(lengths: Tensor, dropout: float) -> Pool:
-    is_frame = (torch.arange(int(lengths.max())) < lengths[:, None])[:, None, None]  # (batch, head, query, time)
+    times = torch.arange(int(lengths.max()), device=lengths.device)
+    is_frame = (times < lengths[:, None])[:, None, None]  # (batch, head, query, time)
 
-    def pool(hidden: Tensor, query: Tensor) -> Tensor:
-        heads, queries = hidden[:, None], query.expand(len(hidden), 1, 1, -1)
+    def pool(hidden: Tensor, query: Tensor, projection: Tensor | None = None) -> Tensor:
+        scored = hidden if projection is None else torch.tanh(hidden @ projection.T)
+        queries = query.expand(len(hidden), 1, 1, -1)
         options = {"attn_mask": is_frame, "dropout_p": dropout, "scale": 1.0}
-        return functional.scaled_dot_product_attention(queries, heads, heads, **options)[:, 0, 0]
+        return functional.scaled_dot_product_attention(queries, scored[:, None], hidden[:, None], **options)[:, 0, 0]
 
     return pool
 
 
-def forward(pool: Pool, hidden: Tensor, query: Tensor) -> list[Tensor]:
+def forward(pool: Pool, *inputs: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [pool(hidden, query)]
+        return [pool(*inputs)]
 
 
-def forward_and_backward(pool: Pool, hidden: Tensor, query: Tensor) -> list[Tensor]:
-    context = pool(hidden, query)
-    return [context, *torch.autograd.grad(context.sum(), (hidden, query))]
+def forward_and_backward(pool: Pool, *inputs: Tensor) -> list[Tensor]:
+    context = pool(*inputs)
+    return [context, *torch.autograd.grad(context.sum(), inputs)]
 
 
 DIRECTIONS = {"forward": forward, "forward+backward": forward_and_backward}
