@@ -13,12 +13,16 @@
 #include "cpu_capability.h"
 #include "huge_pages.h"
 #include "tensors.h"
+#include "vector.h"
 
 namespace serfast {
 namespace {
 
 // Numbers one thread must have to work on before another is worth waking.
 constexpr int64_t NUMBERS_PER_THREAD = 32768;
+// Bytes of a gradient of the hidden vectors from which it leaves the caches before anyone reads it: written past them,
+// it takes less time to write, and no more to read.
+constexpr int64_t STREAM_BYTES = int64_t(8) << 20;
 // Numbers of the query's gradient that are summed over the chunks together.
 constexpr int64_t SUM_BLOCK = 16;
 
@@ -192,6 +196,13 @@ std::vector<SumType<scalar_t>> deltas(
   return values;
 }
 
+template <typename scalar_t>
+bool is_streamed(const Tensor& hidden, const scalar_t* grad_hidden) {
+  constexpr int64_t n_bytes = sizeof(scalar_t);
+  return hidden.numel() * n_bytes >= STREAM_BYTES && hidden.size(1) * n_bytes % PACK_BYTES == 0 &&
+         reinterpret_cast<uintptr_t>(grad_hidden) % PACK_BYTES == 0;
+}
+
 // Fills the gradients that are not null, and grad_query where it is needed.
 template <typename scalar_t>
 void backward(const Arguments& arguments, const AttentionPoolGradients<scalar_t>& gradients, const Tensor& grad_query) {
@@ -202,9 +213,10 @@ void backward(const Arguments& arguments, const AttentionPoolGradients<scalar_t>
   const int64_t width = inputs.n_scored();
   std::vector<sum_t> parts(grad == nullptr ? 0 : plan.n_chunks() * width);
   const std::vector<sum_t> delta = deltas(inputs, gradients, plan);
+  const bool streams = is_streamed(arguments.hidden, gradients.grad_hidden);
   plan.for_each_chunk(inputs, [&](int64_t chunk, uint64_t* kept) {
     kernels<AttentionPoolKernels<scalar_t>>().backward_chunk(
-        inputs, gradients, plan.chunks[chunk], delta[plan.chunks[chunk].utterance], kept,
+        inputs, gradients, plan.chunks[chunk], delta[plan.chunks[chunk].utterance], streams, kept,
         grad == nullptr ? nullptr : parts.data() + chunk * width);
   });
   for (int64_t group = 0; group * width < grad_query.numel(); ++group) {

@@ -60,12 +60,14 @@ struct AttentionPoolKernels {
       const sum_t* grad_attention_weights,  // (frame), or null
       int64_t n_frames);
 
-  // Backward, one chunk: the gradients of its rows, and its part of the query's where that is needed.
+  // Backward, one chunk: the gradients of its rows, and its part of the query's where that is needed. Rows may be
+  // streamed past the caches where each starts at a multiple of PACK_BYTES.
   void (*backward_chunk)(
       const AttentionPoolInputs<scalar_t>& inputs,
       const AttentionPoolGradients<scalar_t>& gradients,
       const Chunk& chunk,
       sum_t delta,
+      bool is_streamed,
       uint64_t* kept,      // (TILE_FRAMES, block), the dropout bits of a tile
       sum_t* grad_query);  // (unit) or (attention), or null
 };

@@ -210,6 +210,7 @@ void backward_frames(
     const AttentionPoolGradients<scalar_t>& gradients,
     const Chunk& chunk,
     SumType<scalar_t> delta,
+    bool is_streamed,
     uint64_t* kept,                   // (TILE_FRAMES, block)
     SumType<scalar_t>* grad_query) {  // (unit) or (attention), or null
   using sum_t = SumType<scalar_t>;
@@ -226,7 +227,8 @@ void backward_frames(
     if (gradients.grad_hidden != nullptr) {
       slope_rows<scalar_t, dropout, score == Score::query>(
           slopes, n_units, tile.n_frames, kept, rows + tile.n_frames * n_units,
-          gradients.grad_context + chunk.utterance * n_units, query, gradients.grad_hidden + tile.first_row * n_units);
+          gradients.grad_context + chunk.utterance * n_units, query, gradients.grad_hidden + tile.first_row * n_units,
+          is_streamed);
     }
     if constexpr (score == Score::query) {
       if (grad_query != nullptr) {
@@ -241,6 +243,9 @@ void backward_frames(
             gradients.grad_projected == nullptr ? nullptr : gradients.grad_projected + at, grad_query);
       }
     }
+  }
+  if (is_streamed) {
+    fence_streams();
   }
 }
 
@@ -275,9 +280,10 @@ void backward_chunk(
     const AttentionPoolGradients<scalar_t>& gradients,
     const Chunk& chunk,
     SumType<scalar_t> delta,
+    bool is_streamed,
     uint64_t* kept,                   // (TILE_FRAMES, block)
     SumType<scalar_t>* grad_query) {  // (unit) or (attention), or null
-  SERFAST_WITH_SCORE(backward_frames, inputs, gradients, chunk, delta, kept, grad_query)
+  SERFAST_WITH_SCORE(backward_frames, inputs, gradients, chunk, delta, is_streamed, kept, grad_query)
 }
 
 #undef SERFAST_WITH_SCORE

@@ -27,6 +27,19 @@ SERFAST_INLINE void store_part(scalar_t* lanes, const Pack<SumType<scalar_t>>& p
   whole ? store(lanes, pack) : store_first(lanes, pack, n_left);
 }
 
+// Where the row is streamed, its units fill whole packs.
+template <bool whole, typename scalar_t>
+SERFAST_INLINE void store_or_stream_part(
+    scalar_t* lanes, const Pack<SumType<scalar_t>>& pack, int64_t n_left, bool is_streamed) {
+  if constexpr (sizeof(scalar_t) == sizeof(SumType<scalar_t>)) {
+    if (is_streamed) {
+      stream(lanes, pack);
+      return;
+    }
+  }
+  store_part<whole>(lanes, pack, n_left);
+}
+
 // One block of units of a tile: sums = sums * rescale + sum_t weights[t] m_t rows_t.
 template <typename scalar_t, bool dropout, bool whole>
 SERFAST_INLINE void add_block(
@@ -169,7 +182,8 @@ SERFAST_INLINE void slope_block(
     const scalar_t* next_rows,              // (frame, unit), from the block's first unit
     const SumType<scalar_t>* grad_context,  // (unit), from the block's first unit
     const SumType<scalar_t>* query,         // (unit), from the block's first unit
-    scalar_t* grad_hidden) {                // (frame, unit), from the block's first unit
+    scalar_t* grad_hidden,                  // (frame, unit), from the block's first unit
+    bool is_streamed) {
   using sum_t = SumType<scalar_t>;
   constexpr int n_lanes = Pack<sum_t>::n_lanes;
   constexpr int n_packs = N_SUMS<sum_t>;
@@ -192,7 +206,8 @@ SERFAST_INLINE void slope_block(
         const Pack<sum_t> through_score = with_query ? direction[i] * grad_score : grad_score;
         const Pack<sum_t> grad =
             multiply_add_if<sum_t, dropout>(slope[i], weight, through_score, bits >> (i * n_lanes));
-        store_part<whole>(grad_hidden + frame * n_units + i * n_lanes, grad, n_left - i * n_lanes);
+        store_or_stream_part<whole>(
+            grad_hidden + frame * n_units + i * n_lanes, grad, n_left - i * n_lanes, is_streamed);
       }
     }
   }
@@ -208,19 +223,20 @@ void slope_rows(
     const scalar_t* next_rows,              // (frame, unit), those of the next tile
     const SumType<scalar_t>* grad_context,  // (unit)
     const SumType<scalar_t>* query,         // (unit), or null
-    scalar_t* grad_hidden) {                // (frame, unit)
+    scalar_t* grad_hidden,                  // (frame, unit)
+    bool is_streamed) {
   for (int64_t unit = 0; unit < n_units; unit += BLOCK_UNITS) {
     const int64_t n_left = n_units - unit;
     const uint64_t* bits = dropout ? kept + unit / BLOCK_UNITS : nullptr;
     const SumType<scalar_t>* direction = with_query ? query + unit : nullptr;
     if (n_left >= BLOCK_UNITS) {
       slope_block<scalar_t, dropout, with_query, true>(
-          slopes, n_units, n_left, n_frames, bits, next_rows + unit, grad_context + unit, direction,
-          grad_hidden + unit);
+          slopes, n_units, n_left, n_frames, bits, next_rows + unit, grad_context + unit, direction, grad_hidden + unit,
+          is_streamed);
     } else {
       slope_block<scalar_t, dropout, with_query, false>(
-          slopes, n_units, n_left, n_frames, bits, next_rows + unit, grad_context + unit, direction,
-          grad_hidden + unit);
+          slopes, n_units, n_left, n_frames, bits, next_rows + unit, grad_context + unit, direction, grad_hidden + unit,
+          is_streamed);
     }
   }
 }

@@ -37,6 +37,31 @@ SERFAST_INLINE void store(scalar_t* lanes, const Pack<scalar_t>& pack) {
   }
 }
 
+// Stores past the caches, at a multiple of PACK_BYTES; fence_streams() lets other threads see it.
+template <typename scalar_t>
+SERFAST_INLINE void stream(scalar_t* lanes, const Pack<scalar_t>& pack) {
+#if !defined(__x86_64__)
+  store(lanes, pack);
+#else
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    scalar_t* place = lanes + i * Pack<scalar_t>::n_register_lanes;
+#if SERFAST_REGISTER_BYTES == 64
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(place), (__m512i)pack.part[i]);
+#elif SERFAST_REGISTER_BYTES == 32
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(place), (__m256i)pack.part[i]);
+#else
+    _mm_stream_si128(reinterpret_cast<__m128i*>(place), (__m128i)pack.part[i]);
+#endif
+  }
+#endif
+}
+
+SERFAST_INLINE void fence_streams() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // Asks for the lines that hold n numbers, which may lie outside of what is allocated.
 template <int n, typename scalar_t>
 SERFAST_INLINE void prefetch(const scalar_t* numbers) {

@@ -52,7 +52,10 @@ void pool_utterance(int64_t n_frames, int64_t n_units, int64_t n_attention, Scor
         wanted ? weight_slopes.get() : nullptr,
         wanted ? grad_hidden.get() : nullptr,
         wanted && score == Score::projected ? grad_projected.get() : nullptr};
-    kernels.backward_chunk(inputs, gradients, chunk, delta, kept.get(), wanted ? grad_query.get() : nullptr);
+    const bool is_streamed = n_units * sizeof(scalar_t) % PACK_BYTES == 0 &&
+                             reinterpret_cast<uintptr_t>(gradients.grad_hidden) % PACK_BYTES == 0;
+    kernels.backward_chunk(
+        inputs, gradients, chunk, delta, is_streamed, kept.get(), wanted ? grad_query.get() : nullptr);
   }
 }
 

@@ -179,3 +179,22 @@ def test_more_than_two_to_the_31_elements():
     assert torch.equal(context[2], alone[0][0])
     assert torch.equal(weights[-200_000:], alone[1])
     assert not context[:2].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("n_units", [256, 250])
+def test_a_gradient_larger_than_the_caches_has_the_bits_of_its_parts(dtype: torch.dtype, n_units: int):
+    lengths = torch.full((20,), 900)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(int(lengths.sum()), n_units, generator=generator).to(dtype).requires_grad_()
+    query, slopes = torch.randn(n_units, generator=generator), torch.randn(20, n_units, generator=generator).to(dtype)
+    query = query.to(torch.promote_types(dtype, torch.float32))
+
+    def gradient(hidden: torch.Tensor, lengths: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(attention_pool(hidden, lengths, query)[0], hidden, slopes)[0]
+
+    together = gradient(hidden, lengths, slopes).split(900)
+    assert together[0].numel() * 20 * hidden.element_size() >= 8 << 20
+    for place, own in enumerate(hidden.detach().split(900)):
+        alone = gradient(own.requires_grad_(), lengths[:1], slopes[place : place + 1])
+        assert torch.equal(together[place], alone)
