@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -58,11 +59,15 @@ def dropout_seeds(seed: int, epoch: int, indices: NDArray[np.int64]) -> Tensor:
 
     The mask of an utterance thus depends neither on its batch nor on a restart.
     """
-    epoch_state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
-    mixed = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + epoch_state
+    mixed = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + _epoch_state(seed, epoch)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return torch.from_numpy((mixed ^ (mixed >> np.uint64(31))).view(np.int64))
+
+
+@lru_cache(maxsize=1024)  # asked for at every step, by every fold side by side
+def _epoch_state(seed: int, epoch: int) -> np.uint64:
+    return np.uint64(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
 
 
 def _cut(ordered: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

@@ -148,9 +148,7 @@ def training_steps(
     seconds it took. Returns the epochs.
     """
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=device.type == "cuda"
-    )
+    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     state = _State(task.model, optimizer, _copy(task.model) if options.averaging else {})
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
