@@ -12,9 +12,10 @@ from torch import Tensor
 from serfast.features import FrameSource
 from serfast.ops import Lengths
 
-__all__ = ["Batch", "dropout_seeds", "load_batch", "ordered_batches", "shuffled_batches"]
+__all__ = ["NO_EMOTION", "Batch", "StepInputs", "dropout_seeds", "load_batch", "ordered_batches", "shuffled_batches"]
 
 LENGTH_JITTER = 0.1
+NO_EMOTION = -1  # the label of an utterance that weighs nothing in the loss
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,19 @@ class Batch:
     features: Tensor
     lengths: Lengths
     indices: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What a training step reads, on one device.
+
+    Rows are (row, ...). ``seeds`` of dropout masks and emotions ``truth`` are those of the utterances, (batch,), int64.
+    """
+
+    rows: Tensor
+    lengths: Lengths
+    seeds: Tensor
+    truth: Tensor
 
 
 def shuffled_batches(

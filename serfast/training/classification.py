@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from serfast.corpora import Fold
 from serfast.features import FeatureStore, FrameSource, Normaliser, StandardisedSource, speaker_source
 from serfast.models import EmotionClassifier, ModelOptions
-from serfast.ops import Lengths
 from serfast.training.augmentation import augment
-from serfast.training.batches import dropout_seeds, shuffled_batches
+from serfast.training.batches import StepInputs, dropout_seeds, shuffled_batches
 from serfast.training.distributed import ALONE, Ranks, together
 from serfast.training.greedy import HeadTask, head_task, train_heads
 from serfast.training.inference import answer_loaded
@@ -177,18 +176,18 @@ class ClassificationTask:
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean loss of the utterances ``batch``, augmented; with several processes, their mean is that."""
         part, factor = self._part(batch)
-        logits, _ = self.network(*self.inputs(part, epoch))
-        return factor * self.mean_loss(logits, part)
+        return factor * self.loss_of(self.inputs(part, epoch))
 
-    def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
-        """What the classifier takes in training: features (row, feature), their lengths, and seeds of dropout."""
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
+        """What a step on the utterances ``batch`` reads: features (row, feature), augmented."""
         features, lengths = augment(self.loader.load(batch), self.options)
         seeds = dropout_seeds(self.options.seed, epoch, batch)
-        return features, lengths, seeds.to(self.device, non_blocking=True)
+        return StepInputs(features, lengths, seeds.to(self.device, non_blocking=True), self.objective.truth(batch))
 
-    def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
-        """Mean loss of logits (batch, emotion) of the utterances ``batch``."""
-        return self.objective.loss(logits, batch)
+    def loss_of(self, inputs: StepInputs) -> Tensor:
+        """Mean loss of the utterances of ``inputs``."""
+        logits, _ = self.network(inputs.rows, inputs.lengths, inputs.seeds)
+        return self.objective.loss(logits, inputs.truth)
 
     def head_task(self, base: EmotionClassifier, folder: Path) -> AbstractContextManager[HeadTask]:
         """The task of the model's head alone, on the encoder of ``base``, whose answers are cached in ``folder``."""

@@ -19,7 +19,7 @@ from serfast.corpora import Fold
 from serfast.features import FrameSource
 from serfast.models import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.ops import Lengths
-from serfast.training.batches import dropout_seeds
+from serfast.training.batches import StepInputs, dropout_seeds
 from serfast.training.inference import Answers
 from serfast.training.loading import batch_loader
 from serfast.training.loop import EpochRecord, Validation
@@ -180,18 +180,19 @@ class HeadTask:
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean loss of the utterances at the places ``batch``."""
-        logits, _ = self.model(*self.inputs(batch, epoch))
-        return self.mean_loss(logits, batch)
+        return self.loss_of(self.inputs(batch, epoch))
 
-    def inputs(self, batch: NDArray[np.int64], epoch: int) -> tuple[Tensor, Lengths, Tensor]:
-        """What the head takes in training: hidden vectors (row, unit), their lengths, and seeds of dropout."""
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
+        """What a step on the utterances at the places ``batch`` reads: hidden vectors (row, unit)."""
         hidden, lengths = self.cache.batch(batch[0], batch[-1] + 1, self.device)
-        seeds = dropout_seeds(self.options.seed, epoch, self.cache.indices[batch])
-        return hidden, lengths, seeds.to(self.device, non_blocking=True)
+        indices = self.cache.indices[batch]
+        seeds = dropout_seeds(self.options.seed, epoch, indices)
+        return StepInputs(hidden, lengths, seeds.to(self.device, non_blocking=True), self.objective.truth(indices))
 
-    def mean_loss(self, logits: Tensor, batch: NDArray[np.int64]) -> Tensor:
-        """Mean loss of logits (batch, emotion) of the utterances at the places ``batch``."""
-        return self.objective.loss(logits, self.cache.indices[batch])
+    def loss_of(self, inputs: StepInputs) -> Tensor:
+        """Mean loss of the utterances of ``inputs``."""
+        logits, _ = self.model(inputs.rows, inputs.lengths, inputs.seeds)
+        return self.objective.loss(logits, inputs.truth)
 
     @torch.no_grad()
     def validate(self) -> Validation:

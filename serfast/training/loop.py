@@ -5,8 +5,9 @@ import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,12 +15,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from serfast import atomic, metrics
+from serfast.training.batches import StepInputs
+from serfast.training.captured_step import CapturedSteps, CudaGraphs
 from serfast.training.checkpoint import load_tensors, merge_tensors, save_tensors, select_tensors
 from serfast.training.distributed import ALONE, Ranks
 from serfast.training.options import TrainingOptions
 from serfast.training.random_stream import RandomStream
 
-__all__ = ["CHECKPOINT", "EpochRecord", "Step", "Task", "TrainingSteps", "Validation", "run_epochs", "training_steps"]
+__all__ = [
+    "CHECKPOINT",
+    "EpochRecord",
+    "PackedTask",
+    "Step",
+    "Task",
+    "TrainingSteps",
+    "Validation",
+    "captured",
+    "run_epochs",
+    "training_steps",
+]
 
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 
@@ -52,6 +66,17 @@ class Task(Protocol):
         """How well the model, in evaluation mode, does on the validation part."""
 
 
+@runtime_checkable
+class PackedTask(Task, Protocol):
+    """A task whose loss is computed from inputs on the device alone."""
+
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
+        """What the loss of a batch is computed from."""
+
+    def loss_of(self, inputs: StepInputs) -> Tensor:
+        """Mean loss of the utterances of ``inputs``, with its graph. It reads no value of them on the host."""
+
+
 @dataclass(frozen=True)
 class EpochRecord:
     """What one epoch brought: mean training loss, scores on the validation part, and the time it took.
@@ -72,11 +97,15 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class Step:
-    """One step that training wants: the loss of ``batch``, whose random numbers come from ``stream``."""
+    """One step that training wants: the loss of ``batch``, whose random numbers come from ``stream``.
+
+    ``update``, the same in all steps, is to be called when the parameters hold the gradients.
+    """
 
     batch: NDArray[np.int64]
     epoch: int
     stream: RandomStream
+    update: Callable[[], None]
 
 
 TrainingSteps: TypeAlias = Generator[Step, tuple[Tensor, float], tuple[EpochRecord, ...]]
@@ -87,6 +116,7 @@ class _State:
     model: nn.Module
     optimizer: torch.optim.AdamW
     average: dict[str, Tensor]
+    share: Tensor  # of the last weights in their average
     best: dict[str, Tensor] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
 
@@ -114,23 +144,46 @@ def run_epochs(
     whole state is written to ``folder``; called again with the same arguments, training goes on behind the last
     complete epoch and, on the CPU, ends with the same bits as a run that was never interrupted.
 
-    All of ``ranks`` call this together; the first validates and writes, and ``folder`` is the same to all.
+    All of ``ranks`` call this together; the first validates and writes, and ``folder`` is the same to all. One process
+    alone makes the steps of a :class:`PackedTask` on CUDA as graphs, from the loss to the average of the weights.
 
     Raises:
         ValueError: if the loss is not finite, or ``folder`` is not the same to all.
     """
     training = training_steps(task, options, folder=folder, device=device, ranks=ranks, on_epoch=on_epoch)
+    make = partial(_plain, task)
+    if device.type == "cuda" and ranks.size == 1 and isinstance(task, PackedTask):
+        make = partial(captured, task, CapturedSteps(options.batch_size, CudaGraphs(device)))
     try:
         step = next(training)
         while True:
             started = time.monotonic()
-            with step.stream:
-                loss = task.loss(step.batch, step.epoch)
-            loss.backward()
-            step = training.send((loss.detach(), time.monotonic() - started))
+            loss = make(step)
+            step = training.send((loss, time.monotonic() - started))
     except StopIteration as end:
         history: tuple[EpochRecord, ...] = end.value
         return history
+
+
+def _plain(task: Task, step: Step) -> Tensor:
+    with step.stream:
+        loss = task.loss(step.batch, step.epoch)
+    loss.backward()
+    step.update()
+    return loss.detach()
+
+
+def captured(task: PackedTask, steps: CapturedSteps, step: Step) -> Tensor:
+    """Make ``step`` by one of ``steps`` and return its loss. What its inputs are is not captured."""
+
+    def whole(inputs: StepInputs) -> Tensor:
+        loss = task.loss_of(inputs)
+        loss.backward()
+        step.update()
+        return loss.detach()
+
+    with step.stream:
+        return steps.make(task.inputs(step.batch, step.epoch), whole)
 
 
 def training_steps(
@@ -144,12 +197,20 @@ def training_steps(
 ) -> TrainingSteps:
     """The steps of :func:`run_epochs`, which somebody else makes.
 
-    Yields each step that is to be made, and wants to be sent its loss, when the parameters hold the gradients, and the
-    seconds it took. Returns the epochs.
+    Yields each step that is to be made, and wants to be sent its loss, when its update was made, and the seconds it
+    took. Returns the epochs.
     """
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
-    state = _State(task.model, optimizer, _copy(task.model) if options.averaging else {})
+    on_cuda = device.type == "cuda"
+    optimizer = torch.optim.AdamW(
+        trained,
+        lr=torch.tensor(options.learning_rate, device=device) if on_cuda else options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=True,
+        capturable=on_cuda,
+    )
+    average = _copy(task.model) if options.averaging else {}
+    state = _State(task.model, optimizer, average, torch.zeros((), device=device))
     checkpoint = folder / CHECKPOINT
     if checkpoint.exists():
         _restore(state, checkpoint)
@@ -179,24 +240,38 @@ def _train_epoch(
     epoch = len(state.history) + 1
     batches = task.batches(epoch)
     total, n_trained, seconds = torch.zeros((), device=device), 0, 0.0
-    parameters = state.optimizer.param_groups[0]["params"]
+    update = partial(_update, state, options)
     stream = RandomStream([options.seed, epoch, rank], device)
     state.model.train()
     for place, batch in enumerate(batches):
-        n_steps = (epoch - 1) * len(batches) + place
-        state.optimizer.param_groups[0]["lr"] = _rate(options, n_steps / (options.n_epochs * len(batches)))
-        state.optimizer.zero_grad()
-        loss, took = yield Step(batch, epoch, stream)
-        started = time.monotonic()
-        torch.nn.utils.clip_grad_norm_(parameters, options.gradient_clip)
-        state.optimizer.step()
-        _average(state, options, n_steps)
+        _prepare(state, options, (epoch - 1) * len(batches) + place, options.n_epochs * len(batches))
+        loss, took = yield Step(batch, epoch, stream, update)
         total += loss * len(batch)
         n_trained += len(batch)
-        seconds += took + time.monotonic() - started
+        seconds += took
     started = time.monotonic()
     mean = float(total) / n_trained  # waits for a GPU that is still at work
     return mean, seconds + time.monotonic() - started
+
+
+def _prepare(state: _State, options: TrainingOptions, n_steps: int, n_all: int) -> None:
+    """Set what the update that follows ``n_steps`` of ``n_all`` needs, without waiting for the device."""
+    group, rate = state.optimizer.param_groups[0], _rate(options, n_steps / n_all)
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+    # The first steps weigh more than the decay says, so that the random initial weights are soon forgotten.
+    state.share.fill_(1 - min(options.averaging, (1 + n_steps) / (10 + n_steps)))
+    state.optimizer.zero_grad()
+
+
+def _update(state: _State, options: TrainingOptions) -> None:
+    # A graph captures this: what changes from step to step is in tensors.
+    torch.nn.utils.clip_grad_norm_(state.optimizer.param_groups[0]["params"], options.gradient_clip)
+    state.optimizer.step()
+    for name, tensor in state.model.state_dict().items() if state.average else ():
+        state.average[name].lerp_(tensor, state.share)
 
 
 def _rate(options: TrainingOptions, progress: float) -> float:
@@ -208,13 +283,6 @@ def _rate(options: TrainingOptions, progress: float) -> float:
     else:
         share, first, last = (progress - _WARM_UP) / (1 - _WARM_UP), 1.0, _LAST_RATE
     return options.learning_rate * (last + (first - last) * (1 + math.cos(math.pi * share)) / 2)
-
-
-def _average(state: _State, options: TrainingOptions, n_steps: int) -> None:
-    # The first steps weigh more than the decay says, so that the random initial weights are soon forgotten.
-    decay = min(options.averaging, (1 + n_steps) / (10 + n_steps))
-    for name, tensor in state.model.state_dict().items() if state.average else ():
-        state.average[name].lerp_(tensor, 1 - decay)
 
 
 def _validate(

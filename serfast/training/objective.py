@@ -1,6 +1,7 @@
 """What an emotion classifier is trained to do on one fold: its labels, its loss, its validation."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name)
 from serfast import metrics
 from serfast.corpora import Fold
 from serfast.features import FeatureStore
+from serfast.training.batches import NO_EMOTION
 from serfast.training.inference import Answers
 from serfast.training.loop import Validation
 from serfast.training.options import TrainingOptions
@@ -27,16 +29,24 @@ class Objective:
         self._device = device
         self._smoothing = options.label_smoothing
         self._class_weights = self._balanced(fold.train) if options.class_weights else np.ones(self.n_emotions)
-        weights = torch.tensor(self._class_weights, dtype=torch.float32, device=device)
+        # NO_EMOTION is the index of the last one, which is 0.
+        weights = torch.tensor([*self._class_weights, 0.0], dtype=torch.float32, device=device)
         self._weights = weights if options.class_weights else None
 
-    def loss(self, logits: Tensor, indices: NDArray[np.int64]) -> Tensor:
-        """Mean loss of logits (batch, emotion) of the utterances ``indices``."""
-        truth = torch.from_numpy(self.labels[indices]).to(self._device, non_blocking=True)
+    def truth(self, indices: NDArray[np.int64]) -> Tensor:
+        """Emotions (batch,) of the utterances ``indices``, on the device."""
+        return torch.from_numpy(self.labels[indices]).to(self._device, non_blocking=True)
+
+    def loss(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Mean loss of logits (batch, emotion) of utterances whose emotions are ``truth`` (batch,).
+
+        Those of NO_EMOTION count for nothing.
+        """
+        cross_entropy = partial(F.cross_entropy, label_smoothing=self._smoothing, ignore_index=NO_EMOTION)
         if self._weights is None:
-            return F.cross_entropy(logits, truth, label_smoothing=self._smoothing)
+            return cross_entropy(logits, truth)
         # Divided here: for the mean of weighted, smoothed losses torch waits for the GPU.
-        summed = F.cross_entropy(logits, truth, weight=self._weights, label_smoothing=self._smoothing, reduction="sum")
+        summed = cross_entropy(logits, truth, weight=self._weights[:-1], reduction="sum")
         return summed / self._weights[truth].sum()
 
     def weights(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:

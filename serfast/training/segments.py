@@ -77,7 +77,8 @@ class _SegmentTask:
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         segments = self.loader.load(batch)
-        return self.objective.loss(self.model(segments.features), np.repeat(batch, segments.lengths.lengths.numpy()))
+        truth = self.objective.truth(np.repeat(batch, segments.lengths.lengths.numpy()))
+        return self.objective.loss(self.model(segments.features), truth)
 
     def validate(self) -> Validation:
         part = self.fold.validation

@@ -107,6 +107,8 @@ def _run(
         places = list(wanted)
         losses = torch.stack(losses_of([tasks[place] for place in places], list(wanted.values())))
         losses.sum().backward()
+        for place in places:
+            wanted[place].update()
         seconds = (time.monotonic() - started) / len(places)
         for place, loss in zip(places, losses.detach(), strict=True):
             advance(place, partial(trainings[place].send, (loss, seconds)))
@@ -120,6 +122,7 @@ class _Inputs:
     rows: Tensor
     lengths: Lengths
     seeds: Tensor
+    truths: list[Tensor]
     group: Tensor
     n_rows: list[int]
 
@@ -129,10 +132,11 @@ def _inputs(tasks: Sequence[AnyTask], steps: Sequence[Step]) -> _Inputs:
     for task, step in zip(tasks, steps, strict=True):
         with step.stream:
             parts.append(task.inputs(step.batch, step.epoch))
-    rows = torch.cat([own for own, _, _ in parts])
-    lengths = Lengths.packed(torch.cat([own.lengths for _, own, _ in parts]), device=rows.device)
+    rows = torch.cat([own.rows for own in parts])
+    lengths = Lengths.packed(torch.cat([own.lengths.lengths for own in parts]), device=rows.device)
     group = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor([len(step.batch) for step in steps]))
-    return _Inputs(rows, lengths, torch.cat([own for _, _, own in parts]), group, [len(own) for own, _, _ in parts])
+    seeds = torch.cat([own.seeds for own in parts])
+    return _Inputs(rows, lengths, seeds, [own.truth for own in parts], group, [len(own.rows) for own in parts])
 
 
 def _classifier_losses(layer: BLSTM | LSTM, tasks: Sequence[ClassificationTask], steps: Sequence[Step]) -> list[Tensor]:
@@ -155,12 +159,12 @@ def _decoded_losses(
     tasks: Sequence[AnyTask], heads: Sequence[EmotionHead], steps: Sequence[Step], hidden: Tensor, inputs: _Inputs
 ) -> list[Tensor]:
     context = _pool([head.pooling for head in heads], hidden, inputs)
-    counts = [len(step.batch) for step in steps]
+    contexts = context.split([len(step.batch) for step in steps])
     losses = []
-    for task, head, step, own in zip(tasks, heads, steps, context.split(counts), strict=True):
+    for task, head, step, own, truth in zip(tasks, heads, steps, contexts, inputs.truths, strict=True):
         with step.stream:
             logits = head.decoder(own)
-        losses.append(task.mean_loss(logits, step.batch))
+        losses.append(task.objective.loss(logits, truth))
     return losses
 
 

@@ -1,21 +1,25 @@
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from serfast import FeatureStore, ModelOptions, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
 from serfast.ops import has_cuda_kernels
 from serfast.training import TrainedModel, train_model, train_side_by_side
-from serfast.training.batches import load_batch
+from serfast.training.batches import StepInputs, load_batch
+from serfast.training.captured_step import CapturedSteps, CudaGraphs, Graphs
 from serfast.training.classification import ClassificationTask, new_task
 from serfast.training.greedy import HeadTask
 from serfast.training.loading import BatchLoader, HeldRows, ReadAhead
+from serfast.training.loop import EpochRecord, captured, training_steps
 
 pytestmark = [
     pytest.mark.cuda,
@@ -81,6 +85,75 @@ def test_no_step_waits_for_the_device(tiny_store: FeatureStore, tmp_path: Path):
             steps(waiting)
             with no_wait():
                 steps(waiting)
+
+
+class CountedGraphs(CudaGraphs):
+    n_replays = 0
+
+    def capture(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        graph = super().capture(function)
+
+        def replay() -> Tensor:
+            self.n_replays += 1
+            return graph()
+
+        return replay
+
+
+class PlainCalls:
+    """In the place of graphs: what would be captured is called."""
+
+    def run(self, function: Callable[[], Tensor]) -> Tensor:
+        return function()
+
+    def capture(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return function
+
+
+def train_with(graphs: Graphs, task: ClassificationTask | HeadTask, folder: Path) -> tuple[EpochRecord, ...]:
+    folder.mkdir(parents=True)
+    make = partial(captured, task, CapturedSteps(task.options.batch_size, graphs))
+    training = training_steps(task, task.options, folder=folder, device=CUDA)
+    try:
+        step = next(training)
+        while True:
+            step = training.send((make(step), 0.0))
+    except StopIteration as end:
+        return end.value
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean", "eq8", "eq9"])
+def test_graphs_do_what_calls_do_with_the_same_random_numbers(tiny_store: FeatureStore, tmp_path: Path, pooling: str):
+    model = ModelOptions(n_units=16, pooling=pooling, encoder_dropout=0.2, n_decoder=8, decoder_dropout=0.2)
+    schedule = {"schedule": "one_cycle", "averaging": 0.9, "weight_decay": 0.1}
+    options = dataclasses.replace(OPTIONS, n_epochs=6, patience=6, **schedule, **RANDOM)
+    found = []
+    for name in ("graphs", "calls"):
+        task, _ = new_task(tiny_store, leave_one_speaker_out(tiny_store.corpus)[0], model, options, CUDA)
+        graphs = CountedGraphs(CUDA) if name == "graphs" else PlainCalls()
+        found.append(train_with(graphs, task, tmp_path / name))
+        with task.head_task(task.model, tmp_path / name) as head:
+            found[-1] += train_with(graphs, head, tmp_path / name / "head")
+        assert name == "calls" or graphs.n_replays > 6
+    for one, other in zip(*found, strict=True):
+        assert one.loss == pytest.approx(other.loss, abs=1e-3)
+        assert one.validation_loss == pytest.approx(other.validation_loss, abs=1e-3)
+
+
+def test_no_replay_waits_for_the_device(tiny_store: FeatureStore, tmp_path: Path):
+    fold = leave_one_speaker_out(tiny_store.corpus)[0]
+    task, _ = new_task(tiny_store, fold, MODEL, dataclasses.replace(OPTIONS, noise=0.1, offset=0.1), CUDA)
+
+    def whole(inputs: StepInputs) -> Tensor:
+        loss = task.loss_of(inputs)
+        loss.backward()
+        return loss.detach()
+
+    captured_steps = CapturedSteps(OPTIONS.batch_size, CudaGraphs(CUDA))
+    for number in range(4):
+        with no_wait() if number == 3 else nullcontext():
+            for batch in task.batches(1):
+                captured_steps.make(task.inputs(batch, 1), whole)
 
 
 def train_on(device: torch.device, store: FeatureStore, folder: Path, **changes: object) -> list[TrainedModel]:
