@@ -81,7 +81,8 @@ def dropout_seeds(seed: int, epoch: int, indices: NDArray[np.int64]) -> Tensor:
 
 @lru_cache(maxsize=1024)  # asked for at every step, by every fold side by side
 def _epoch_state(seed: int, epoch: int) -> np.uint64:
-    return np.uint64(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    state: np.uint64 = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]
+    return state
 
 
 def _cut(ordered: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
