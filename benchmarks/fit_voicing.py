@@ -35,8 +35,8 @@ def stretch(signal: Signal, generator: np.random.Generator) -> Signal:
 def examples(signal: Signal) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Measures (frame, measure) and truth (frame,) of a signal."""
     count = n_frames(len(signal.waveform), OPTIONS)
-    scaled = standardised(signal.waveform)
-    _, _, observed = observe(scaled, count, make_pitch_plan(OPTIONS))
+    plan = make_pitch_plan(OPTIONS)
+    _, _, observed = observe(standardised(signal.waveform, count, plan), count, plan)
     place = np.minimum(np.arange(count) * OPTIONS.hop, len(signal.f0_hz) - 1)
     return by_frame(observed, count).astype(np.float64), signal.f0_hz[place] > 0
 

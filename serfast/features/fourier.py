@@ -3,10 +3,11 @@
 Buffers are flat and hold (position, lane). The frames of a waveform overlap, so its hops are transposed, each sample
 once: sample ``q * hop + n`` of frame t is sample n of hop t + q, which lies q lanes behind sample n of hop t.
 
-Source: Stockham (1966), High-speed convolution and correlation; Van Loan (1992), Computational Frameworks for the FFT.
+Source: Gentleman and Sande (1966), Fast Fourier transforms: for fun and profit; Van Loan (1992), Computational
+Frameworks for the FFT.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ class Transform(NamedTuple):
     window: NDArray[np.float32]  # (sample of a window)
     twiddles: NDArray[np.float32]  # (2, n_fft / 2): cos and -sin of 2 pi k / (n_fft / 2)
     half_twiddles: NDArray[np.float32]  # (2, n_fft / 2): cos and -sin of 2 pi k / n_fft
+    places: NDArray[np.int64]  # (n_fft / 2): where the complex transform leaves its values, in samples of a buffer
     hop: int
     pre_emphasis: np.float32
     remove_mean: bool
@@ -37,7 +39,7 @@ class Scratch(NamedTuple):
 
     tile: NDArray[np.float32]  # (2, lane, lane)
     hops: NDArray[np.float32]  # (sample of a hop, column of 16 hops, lane)
-    points: NDArray[np.float32]  # (4, position, lane), with gaps: real and imaginary, before and after a stage
+    points: NDArray[np.float32]  # (2, position, lane), with a gap: real and imaginary
     spectrum: NDArray[np.float32]  # (bin, lane)
 
 
@@ -50,6 +52,7 @@ def make_transform(
         window=window.astype(np.float32),
         twiddles=np.stack([np.cos(angle), -np.sin(angle)]).astype(np.float32),
         half_twiddles=np.stack([np.cos(angle / 2), -np.sin(angle / 2)]).astype(np.float32),
+        places=_places(n_fft // 2) * LANES,
         hop=hop,
         pre_emphasis=np.float32(pre_emphasis),
         remove_mean=remove_mean,
@@ -57,15 +60,23 @@ def make_transform(
     )
 
 
+def _places(n_points: int) -> NDArray[np.int64]:
+    # Value 4 k + r comes out where value k of part r does
+    if n_points <= 2:
+        return np.arange(n_points)
+    quarter = n_points // 4
+    return (np.arange(4) * quarter + _places(quarter)[:, None]).reshape(-1)
+
+
 @kernel()
 def make_scratch(transform: Transform) -> Scratch:
     """Buffers for :func:`spectra`."""
-    n_points = transform.twiddles.shape[1]
+    n_points = transform.places.size
     n_rows = (transform.hop + LANES - 1) // LANES * LANES
     return Scratch(
         np.empty(2 * LANES * LANES, dtype=np.float32),
         np.zeros(n_rows * _n_columns(transform) * LANES, dtype=np.float32),
-        np.zeros(4 * (n_points * LANES + _GAP), dtype=np.float32),
+        np.zeros(2 * (n_points * LANES + _GAP), dtype=np.float32),
         np.empty((n_points + 1) * LANES, dtype=np.float32),
     )
 
@@ -96,8 +107,8 @@ def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scra
     n_points = transform.twiddles.shape[1]
     region = n_points * LANES + _GAP
     _weigh(scratch.hops, pitch, transform, scratch.points, region)
-    result = _complex_transform(scratch.points, region, transform.twiddles)
-    _real_spectrum(scratch.points[result:], region, transform.half_twiddles, transform.squared, scratch.spectrum)
+    _complex_transform(scratch.points, region, transform.twiddles)
+    _real_spectrum(scratch.points, region, transform, scratch.spectrum)
 
 
 @kernel()
@@ -108,100 +119,107 @@ def _weigh(
     hop, window = transform.hop, transform.window
     mean = splat(np.float32(0))
     if transform.remove_mean:
-        row, column = 0, 0
-        for _ in range(window.size):
-            mean = mean + load(hops, row * pitch + column)
-            row += 1
-            if row == hop:
-                row, column = 0, column + 1
+        for first in range(0, window.size, hop):
+            for row in range(min(hop, window.size - first)):
+                mean = mean + load(hops, row * pitch + first // hop)
         mean = mean * splat(np.float32(1 / window.size))
     emphasis = splat(transform.pre_emphasis)
     before = load(hops, 0) - mean
-    row, column = 0, 0
-    for index in range(window.size):
-        value = load(hops, row * pitch + column) - mean
-        weighted = (value - emphasis * before) * splat(window[index])
-        store(points, (index & 1) * region + (index >> 1) * LANES, weighted)
-        before = value
-        row += 1
-        if row == hop:
-            row, column = 0, column + 1
+    for first in range(0, window.size, hop):
+        for row in range(min(hop, window.size - first)):
+            index, value = first + row, load(hops, row * pitch + first // hop) - mean
+            weighted = (value - emphasis * before) * splat(window[index])
+            store(points, (index & 1) * region + (index >> 1) * LANES, weighted)
+            before = value
     zero = splat(np.float32(0))
     for index in range(window.size, 2 * transform.twiddles.shape[1]):
         store(points, (index & 1) * region + (index >> 1) * LANES, zero)
 
 
 @kernel()
-def _complex_transform(points: NDArray[np.float32], region: int, twiddles: NDArray[np.float32]) -> int:
-    # Stockham's self-sorting transform of radix 4, then 2 where a factor is left. A stage splits transforms of `size`
-    # points, of which `stride / LANES` are interleaved. Returns where the result begins: real, then imaginary.
+def _complex_transform(points: NDArray[np.float32], region: int, twiddles: NDArray[np.float32]) -> None:
+    # In place, of radix 4, then 2 where a factor is left: a stage splits each transform of `size` points into four.
+    # Value k comes out at places[k].
     n_points = twiddles.shape[1]
-    size, stride, source, target = n_points, LANES, 0, 2 * region
-    while size >= 4:
-        quarter = size // 4
-        step, across = n_points // size, quarter * stride
+    size = n_points
+    while size > 4:
+        quarter, step = size // 4, n_points // size
+        across = quarter * LANES
         for point in range(quarter):
             cos_1, sin_1 = splat(twiddles[0, point * step]), splat(twiddles[1, point * step])
             cos_2, sin_2 = splat(twiddles[0, 2 * point * step]), splat(twiddles[1, 2 * point * step])
             cos_3, sin_3 = splat(twiddles[0, 3 * point * step]), splat(twiddles[1, 3 * point * step])
-            for index in range(0, stride, LANES):
-                at = source + point * stride + index
-                a, b = load(points, at), load(points, at + across)
-                c, d = load(points, at + 2 * across), load(points, at + 3 * across)
-                sum_ac, difference_ac, sum_bd, difference_bd = a + c, a - c, b + d, b - d
-                at += region
-                a, b = load(points, at), load(points, at + across)
-                c, d = load(points, at + 2 * across), load(points, at + 3 * across)
-                sum_ac_i, difference_ac_i, sum_bd_i, difference_bd_i = a + c, a - c, b + d, b - d
-                to = target + 4 * point * stride + index
-                store(points, to, sum_ac + sum_bd)
-                store(points, to + region, sum_ac_i + sum_bd_i)
+            for first in range(point, n_points, size):
+                at = first * LANES
+                sum_ac, difference_ac, sum_bd, difference_bd = _sums_and_differences(points, at, across)
+                at_i = at + region
+                sum_ac_i, difference_ac_i, sum_bd_i, difference_bd_i = _sums_and_differences(points, at_i, across)
+                store(points, at, sum_ac + sum_bd)
+                store(points, at_i, sum_ac_i + sum_bd_i)
                 real, imaginary = difference_ac + difference_bd_i, difference_ac_i - difference_bd
-                store(points, to + stride, cos_1 * real - sin_1 * imaginary)
-                store(points, to + stride + region, cos_1 * imaginary + sin_1 * real)
+                store(points, at + across, cos_1 * real - sin_1 * imaginary)
+                store(points, at_i + across, cos_1 * imaginary + sin_1 * real)
                 real, imaginary = sum_ac - sum_bd, sum_ac_i - sum_bd_i
-                store(points, to + 2 * stride, cos_2 * real - sin_2 * imaginary)
-                store(points, to + 2 * stride + region, cos_2 * imaginary + sin_2 * real)
+                store(points, at + 2 * across, cos_2 * real - sin_2 * imaginary)
+                store(points, at_i + 2 * across, cos_2 * imaginary + sin_2 * real)
                 real, imaginary = difference_ac - difference_bd_i, difference_ac_i + difference_bd
-                store(points, to + 3 * stride, cos_3 * real - sin_3 * imaginary)
-                store(points, to + 3 * stride + region, cos_3 * imaginary + sin_3 * real)
-        size, stride, source, target = quarter, 4 * stride, target, source
-    if size == 2:
+                store(points, at + 3 * across, cos_3 * real - sin_3 * imaginary)
+                store(points, at_i + 3 * across, cos_3 * imaginary + sin_3 * real)
+        size = quarter
+    if size == 4:  # twiddles of 1
+        for at in range(0, n_points * LANES, 4 * LANES):
+            sum_ac, difference_ac, sum_bd, difference_bd = _sums_and_differences(points, at, LANES)
+            at_i = at + region
+            sum_ac_i, difference_ac_i, sum_bd_i, difference_bd_i = _sums_and_differences(points, at_i, LANES)
+            store(points, at, sum_ac + sum_bd)
+            store(points, at_i, sum_ac_i + sum_bd_i)
+            store(points, at + LANES, difference_ac + difference_bd_i)
+            store(points, at_i + LANES, difference_ac_i - difference_bd)
+            store(points, at + 2 * LANES, sum_ac - sum_bd)
+            store(points, at_i + 2 * LANES, sum_ac_i - sum_bd_i)
+            store(points, at + 3 * LANES, difference_ac - difference_bd_i)
+            store(points, at_i + 3 * LANES, difference_ac_i + difference_bd)
+    else:
         for part in (0, region):
-            for index in range(0, stride, LANES):
-                at = source + part + index
-                low, high = load(points, at), load(points, at + stride)
-                store(points, target + part + index, low + high)
-                store(points, target + part + index + stride, low - high)
-        source = target
-    return source
+            for at in range(part, part + n_points * LANES, 2 * LANES):
+                low, high = load(points, at), load(points, at + LANES)
+                store(points, at, low + high)
+                store(points, at + LANES, low - high)
+
+
+@kernel()
+def _sums_and_differences(points: NDArray[np.float32], at: int, across: int) -> tuple[Any, Any, Any, Any]:
+    # Of the first and third, and of the second and fourth quarter
+    a, b = load(points, at), load(points, at + across)
+    c, d = load(points, at + 2 * across), load(points, at + 3 * across)
+    return a + c, a - c, b + d, b - d
 
 
 @kernel()
 def _real_spectrum(
     points: NDArray[np.float32],  # (2, position, lane): Z
     region: int,
-    twiddles: NDArray[np.float32],
-    squared: bool,
+    transform: Transform,
     spectrum: NDArray[np.float32],  # (bin, lane)
 ) -> None:
     # X_k = (Z_k + conj Z_{n-k}) / 2 - i e^{-2 pi i k / 2n} (Z_k - conj Z_{n-k}) / 2 where n = n_fft / 2; X_{n-k} is the
     # conjugate of the same with a minus.
-    n_points = twiddles.shape[1]
+    twiddles, places = transform.half_twiddles, transform.places
+    n_points = places.size
     half = splat(np.float32(0.5))
     first, first_i = load(points, 0), load(points, region)
     store(spectrum, 0, (first + first_i) * (first + first_i))
     store(spectrum, n_points * LANES, (first - first_i) * (first - first_i))
     for index in range(1, n_points // 2 + 1):
-        low, high = index * LANES, (n_points - index) * LANES
+        low, high = places[index], places[n_points - index]
         cosine, sine = splat(twiddles[0, index]), splat(twiddles[1, index])
         a, b = half * load(points, low), half * load(points, high)
         c, d = half * load(points, region + low), half * load(points, region + high)
         x, y = cosine * (c + d) - sine * (b - a), cosine * (b - a) + sine * (c + d)
         real, imaginary = a + b + x, c - d + y
-        store(spectrum, low, real * real + imaginary * imaginary)
+        store(spectrum, index * LANES, real * real + imaginary * imaginary)
         real, imaginary = a + b - x, c - d - y
-        store(spectrum, high, real * real + imaginary * imaginary)
-    if not squared:
+        store(spectrum, (n_points - index) * LANES, real * real + imaginary * imaginary)
+    if not transform.squared:
         for at in range(0, spectrum.size, LANES):
             store(spectrum, at, root(load(spectrum, at)))

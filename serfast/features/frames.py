@@ -112,7 +112,9 @@ def padded_samples(samples: NDArray[np.float32], count: int, framing: Framing) -
     padded = np.zeros(n_groups * LANES * hop + LANES, dtype=np.float32)
     behind = (count - 1) * hop + framing.window
     first, last = max(lead, 0), min(behind, lead + n_samples)
-    padded[first:last] = samples[first - lead : last - lead]
+    source, target = samples[first - lead :], padded[first:last]
+    for index in range(target.size):  # a slice at once would be copied without registers
+        target[index] = source[index]
     if framing.mirrored:
         for index in range(behind):
             if index < lead or index >= lead + n_samples:

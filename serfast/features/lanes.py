@@ -20,6 +20,7 @@ from serfast.features.compilation import kernel
 
 __all__ = [
     "LANES",
+    "even_lanes",
     "interleave_high",
     "interleave_low",
     "largest",
@@ -28,6 +29,7 @@ __all__ = [
     "lowest_bit",
     "maximum",
     "minimum",
+    "odd_lanes",
     "peaks",
     "root",
     "splat",
@@ -210,18 +212,32 @@ def _scaled_mantissa(_context: Any, _value: Any) -> Any:
 @_intrinsic
 def interleave_low(_context: Any, _left: Any, _right: Any) -> Any:
     """The first halves of both, taking turns: left 0, right 0, left 1, right 1, ..."""
-    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _interleave(0)
+    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(_interleaved(0))
 
 
 @_intrinsic
 def interleave_high(_context: Any, _left: Any, _right: Any) -> Any:
     """The second halves of both, taking turns."""
-    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _interleave(LANES // 2)
+    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(_interleaved(LANES // 2))
 
 
-def _interleave(first: int) -> Any:
-    order = [first + lane // 2 + lane % 2 * LANES for lane in range(LANES)]
+@_intrinsic
+def even_lanes(_context: Any, _left: Any, _right: Any) -> Any:
+    """Every other value of both: left 0, left 2, ..., right 0, right 2, ..."""
+    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(list(range(0, 2 * LANES, 2)))
 
+
+@_intrinsic
+def odd_lanes(_context: Any, _left: Any, _right: Any) -> Any:
+    """The values between those of :func:`even_lanes`."""
+    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(list(range(1, 2 * LANES, 2)))
+
+
+def _interleaved(first: int) -> list[int]:
+    return [first + lane // 2 + lane % 2 * LANES for lane in range(LANES)]
+
+
+def _shuffle(order: list[int]) -> Any:
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.shuffle_vector(*arguments, ir.Constant(_INTEGERS, order))
 

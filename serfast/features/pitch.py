@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from serfast.features.compilation import REORDERED, kernel
 from serfast.features.correlation import LAG_GROUP, Candidates, Correlator, find_candidates, n_samples_of_a_frame
 from serfast.features.frames import first_centre, frame_times_s, n_frames, prepare_waveform
-from serfast.features.lanes import LANES, load, splat, store
+from serfast.features.lanes import LANES, even_lanes, load, odd_lanes, splat, store
 from serfast.features.options import FeatureOptions
 from serfast.features.path import best_path
 from serfast.features.refinement import Refiner, make_refiner, refine_periods
@@ -79,6 +79,7 @@ class PitchPlan(NamedTuple):
     hop: int
     hop_ms: float
     first: int  # centre of frame 0, in samples
+    lead: int  # the same in the standardised waveform, which has zeros in front
     low_hz: np.float32
     high_hz: np.float32
     rate: np.float32  # of the decimated waveform
@@ -109,7 +110,7 @@ def track_pitch(waveform: ArrayLike, sample_rate: int, options: FeatureOptions |
 def pitch_track(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> PitchTrack:
     """Pitch of ``count`` frames of a checked waveform at the options' sample rate."""
     f0_hz = np.zeros(count, dtype=np.float32)
-    scaled = standardised(samples)
+    scaled = standardised(samples, count, plan)
     if scaled.size == 0:
         return PitchTrack(f0_hz, np.full(count, -np.inf, dtype=np.float32))
     decimated, candidates, observed = observe(scaled, count, plan)
@@ -127,24 +128,34 @@ def pitch_track(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> Pi
 def observe(
     scaled: NDArray[np.float32], count: int, plan: PitchPlan
 ) -> tuple[NDArray[np.float32], Candidates, NDArray[np.float32]]:
-    """What ``count`` frames of a waveform of zero mean and unit mean square show.
+    """What ``count`` frames of a standardised waveform show.
 
     Returns the waveform low-passed and decimated, the candidates of the frames and their measures of voicing.
     """
-    decimated = _decimated(scaled, count, plan)
+    decimated = _decimated(scaled, plan.taps)
     candidates = find_candidates(decimated, count, plan.correlator)
-    return decimated, candidates, measures(candidates, hop_energies(scaled, plan.hop, plan.first, count))
+    return decimated, candidates, measures(candidates, hop_energies(scaled, plan.hop, plan.lead, count))
 
 
 @kernel()
-def standardised(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The waveform with zero mean and unit mean square; nothing if it is silent."""
-    mean = _sum(samples) / samples.size
-    rms = math.sqrt(_square_sum(samples, mean) / samples.size)
+def standardised(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> NDArray[np.float32]:
+    """The waveform with zero mean and unit mean square, between zeros; nothing if it is silent.
+
+    Frame t is centred on sample ``lead + t * hop``. All that ``count`` frames look at is there, in whole registers.
+    """
+    total, squares = _sums(samples)
+    mean = total / samples.size
+    rms = math.sqrt(max(squares / samples.size - mean * mean, 0.0))
     if rms <= 1e-6 * abs(mean) or rms < 1e-30:
         return np.empty(0, dtype=np.float32)
-    scaled = np.empty_like(samples)
-    _standardise(samples, np.float32(mean), np.float32(1 / rms), scaled)
+    correlator, (n_phases, n_taps) = plan.correlator, plan.taps.shape
+    whole = (count + LANES - 1) // LANES * LANES
+    length = max((whole - 1) * correlator.hop + n_samples_of_a_frame(correlator) + LANES, plan.refiner.shortest)
+    length = (length + 4 * LANES - 1) // (4 * LANES) * 4 * LANES  # blocks of the filter
+    scaled = np.zeros((length + n_taps) * n_phases, dtype=np.float32)
+    before = plan.lead - plan.first
+    inside = scaled[max(before, 0) : before + samples.size]
+    _standardise(samples[max(-before, 0) :], np.float32(mean), np.float32(1 / rms), inside)
     return scaled
 
 
@@ -186,14 +197,16 @@ def make_pitch_plan(options: FeatureOptions) -> PitchPlan:
     octaves = np.log2(rate / np.arange(first_lag, last_lag + 1) / options.pitch_low_hz)
     longest = first_lag + n_lags
     reach = max(hop, (window + longest) // 2 + LAG_GROUP)
+    taps = _lowpass(options.sample_rate, factor)
     return PitchPlan(
         hop=options.hop,
         hop_ms=options.hop_ms,
         first=first_centre(options),
+        lead=reach * factor + taps.size // 2,
         low_hz=np.float32(options.pitch_low_hz),
         high_hz=np.float32(options.pitch_high_hz),
         rate=np.float32(rate),
-        taps=_lowpass(options.sample_rate, factor),
+        taps=taps,
         correlator=Correlator(
             hop=hop,
             window=window,
@@ -207,80 +220,83 @@ def make_pitch_plan(options: FeatureOptions) -> PitchPlan:
 
 
 def _lowpass(sample_rate: int, factor: int) -> NDArray[np.float32]:
+    # (phase, tap), the middle of the filter in the middle of all taps; pairs of registers of taps
     half = round(FILTER_MS * sample_rate / 2000)
-    offset = np.arange(-half, half + 1)
-    taps = np.sinc(2 * CUTOFF_HZ / sample_rate * offset) * (0.54 + 0.46 * np.cos(np.pi * offset / (half + 1)))
-    padded = np.pad(taps / taps.sum(), (0, -len(taps) % factor))
-    return np.ascontiguousarray(padded.reshape(-1, factor).T, dtype=np.float32)
-
-
-@kernel()
-def _decimated(scaled: NDArray[np.float32], count: int, plan: PitchPlan) -> NDArray[np.float32]:
-    # The low-passed waveform as find_candidates wants it: whole groups of frames, whole blocks of four registers
-    correlator, (n_phases, n_taps) = plan.correlator, plan.taps.shape
-    whole = (count + LANES - 1) // LANES * LANES
-    length = max((whole - 1) * correlator.hop + n_samples_of_a_frame(correlator) + LANES, plan.refiner.shortest)
-    length = (length + 4 * LANES - 1) // (4 * LANES) * 4 * LANES
-    phases = np.zeros((n_phases, length + n_taps), dtype=np.float32)
-    _split_phases(scaled, correlator.reach * n_phases + n_phases * n_taps // 2 - plan.first, phases)
-    decimated = np.empty(length, dtype=np.float32)
-    _filter_phases(phases, plan.taps, decimated)
-    return decimated
+    offset = np.arange(1 - half, half)
+    weights = np.sinc(2 * CUTOFF_HZ / sample_rate * offset) * (0.54 + 0.46 * np.cos(np.pi * offset / half))
+    n_taps = -(-len(weights) // (2 * LANES * factor)) * 2 * LANES
+    taps = np.zeros(n_taps * factor)
+    taps[offset + len(taps) // 2] = weights / weights.sum()
+    return np.ascontiguousarray(taps.reshape(-1, factor).T, dtype=np.float32)
 
 
 @kernel(fastmath=REORDERED)
-def _sum(samples: NDArray[np.float32]) -> float:
-    total = 0.0
+def _sums(samples: NDArray[np.float32]) -> tuple[float, float]:
+    # of the samples and of their squares
+    total, squares = 0.0, 0.0
     for index in range(samples.size):  # an iterator would not be vectorised
-        total += np.float64(samples[index])
-    return total
-
-
-@kernel(fastmath=REORDERED)
-def _square_sum(samples: NDArray[np.float32], mean: float) -> float:
-    total = 0.0
-    for index in range(samples.size):
-        value = np.float64(samples[index]) - mean
-        total += value * value
-    return total
+        value = np.float64(samples[index])
+        total += value
+        squares += value * value
+    return total, squares
 
 
 @kernel()
 def _standardise(samples: NDArray[np.float32], mean: np.float32, gain: np.float32, scaled: NDArray[np.float32]) -> None:
-    # (sample) -> (sample)
-    for index in range(samples.size):
+    # (sample) -> (sample), as many as both have
+    for index in range(min(samples.size, scaled.size)):
         scaled[index] = (samples[index] - mean) * gain
 
 
 @kernel()
-def _split_phases(samples: NDArray[np.float32], lead: int, phases: NDArray[np.float32]) -> None:
-    # sample n -> phases[(n + lead) % factor, (n + lead) // factor], phases (factor, sample)
+def _decimated(scaled: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Low-passed, taps (phase, tap); sample m of what comes out is the middle of the samples from m * phases on
+    phases = np.empty((taps.shape[0], scaled.size // taps.shape[0]), dtype=np.float32)
+    _split_phases(scaled, phases)
+    decimated = np.empty(phases.shape[1] - taps.shape[1], dtype=np.float32)
+    _filter_phases(phases, taps, decimated)
+    return decimated
+
+
+@kernel()
+def _split_phases(samples: NDArray[np.float32], phases: NDArray[np.float32]) -> None:
+    # samples (sample * factor + phase) -> phases (factor, sample), whole registers
     factor = phases.shape[0]
-    for phase in range(factor):
-        first = (phase - lead) % factor
-        target = phases[phase, (first + lead) // factor :]
-        source = samples[first:]
-        for index in range(min(target.size, (source.size + factor - 1) // factor)):
-            target[index] = source[index * factor]
+    if factor == 2:  # the usual one, at 16 kHz
+        even, odd = phases[0], phases[1]
+        for at in range(0, even.size, LANES):
+            low, high = load(samples, 2 * at), load(samples, 2 * at + LANES)
+            store(even, at, even_lanes(low, high))
+            store(odd, at, odd_lanes(low, high))
+    else:
+        for phase in range(factor):
+            for index in range(phases.shape[1]):
+                phases[phase, index] = samples[index * factor + phase]
 
 
 @kernel()
 def _filter_phases(phases: NDArray[np.float32], taps: NDArray[np.float32], filtered: NDArray[np.float32]) -> None:
-    # phases (factor, sample + tap), taps (factor, tap) -> filtered (sample), whole blocks of four registers
+    # phases (factor, sample + tap), taps (factor, tap) -> filtered (sample), whole blocks of four registers. Taps one
+    # register apart share what is loaded.
     for at in range(0, filtered.size, 4 * LANES):
         sum_0 = sum_1 = sum_2 = sum_3 = splat(np.float32(0))
+        far_0 = far_1 = far_2 = far_3 = splat(np.float32(0))
         for phase in range(taps.shape[0]):
-            source = phases[phase]
-            for tap in range(taps.shape[1]):
-                weight, first = splat(taps[phase, tap]), at + tap
-                sum_0 = sum_0 + weight * load(source, first)
-                sum_1 = sum_1 + weight * load(source, first + LANES)
-                sum_2 = sum_2 + weight * load(source, first + 2 * LANES)
-                sum_3 = sum_3 + weight * load(source, first + 3 * LANES)
-        store(filtered, at, sum_0)
-        store(filtered, at + LANES, sum_1)
-        store(filtered, at + 2 * LANES, sum_2)
-        store(filtered, at + 3 * LANES, sum_3)
+            source, weights = phases[phase], taps[phase]
+            for pair in range(0, weights.size, 2 * LANES):
+                for tap in range(pair, pair + LANES):
+                    first, near, far = at + tap, splat(weights[tap]), splat(weights[tap + LANES])
+                    value_1, value_2 = load(source, first + LANES), load(source, first + 2 * LANES)
+                    value_3 = load(source, first + 3 * LANES)
+                    sum_0 = sum_0 + near * load(source, first)
+                    sum_1, far_0 = sum_1 + near * value_1, far_0 + far * value_1
+                    sum_2, far_1 = sum_2 + near * value_2, far_1 + far * value_2
+                    sum_3, far_2 = sum_3 + near * value_3, far_2 + far * value_3
+                    far_3 = far_3 + far * load(source, first + 4 * LANES)
+        store(filtered, at, sum_0 + far_0)
+        store(filtered, at + LANES, sum_1 + far_1)
+        store(filtered, at + 2 * LANES, sum_2 + far_2)
+        store(filtered, at + 3 * LANES, sum_3 + far_3)
 
 
 @kernel()

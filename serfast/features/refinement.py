@@ -44,7 +44,7 @@ class Refiner(NamedTuple):
     lead: int  # of the waveform before where frame 0 is measured
     window: NDArray[np.float32]  # whole registers
     search: int  # lags before and behind the period; with the period itself, whole threes
-    stride: int  # between the samples of the predictor
+    stride: int  # between the samples of the predictor, and of the correlation
     n_rows: int  # of a side: the window and what is searched, whole registers
     shortest: int  # waveform that can be looked at
 
@@ -93,7 +93,7 @@ def refine_periods(decimated: NDArray[np.float32], refiner: Refiner, periods: ND
                 lags[lane] = lag
             transpose(segments, n_rows, n_rows, tile, rows[side], LANES)
         slope = logarithm(_equalise(rows, refiner)) / load(lags, 0)
-        _correlate(rows[0], rows[1], slope, refiner.window, correlation)
+        _correlate(rows[0], rows[1], slope, refiner, correlation)
         _read_peaks(correlation, frames, periods, cents, dissent, variances)
     for direction in (1, -1):
         _trim(dissent[::direction], variances[::direction])
@@ -121,8 +121,8 @@ def _resonance(rows: NDArray[np.float32], first: int, refiner: Refiner) -> tuple
 @kernel()
 def _equalise(rows: NDArray[np.float32], refiner: Refiner) -> Any:
     # rows (2, sample * lane), in place: each side through its own inverse resonance, both through the damped resonance
-    # of the left. Samples one stride apart are a series of their own. Returns how many times the energy grows from the
-    # left side to the right one.
+    # of the left. Samples one stride apart are a series of their own, of which the left side needs the first. Returns
+    # how many times the energy grows from the left side to the right one.
     damping, stride = np.float32(_DAMPING), refiner.stride * LANES
     left, right = rows[0], rows[1]
     left_1, left_2, left_energy = _resonance(left, 0, refiner)
@@ -132,11 +132,12 @@ def _equalise(rows: NDArray[np.float32], refiner: Refiner) -> Any:
         left_before = left_before_that = right_before = right_before_that = splat(np.float32(0))
         left_out = left_out_before = right_out = right_out_before = splat(np.float32(0))
         for at in range(first, left.size, stride):
-            value = load(left, at)
-            result = value - left_1 * left_before - left_2 * left_before_that + common_2 * left_out_before
-            left_before_that, left_before, left_out_before = left_before, value, left_out
-            left_out = result + common_1 * left_out
-            store(left, at, left_out)
+            if first == 0:
+                value = load(left, at)
+                result = value - left_1 * left_before - left_2 * left_before_that + common_2 * left_out_before
+                left_before_that, left_before, left_out_before = left_before, value, left_out
+                left_out = result + common_1 * left_out
+                store(left, at, left_out)
             value = load(right, at)
             result = value - right_1 * right_before - right_2 * right_before_that + common_2 * right_out_before
             right_before_that, right_before, right_out_before = right_before, value, right_out
@@ -150,17 +151,20 @@ def _correlate(
     left: NDArray[np.float32],  # (sample, lane); becomes weighted
     right: NDArray[np.float32],  # (search + sample + search, lane)
     slope: Any,  # (lane): of the logarithm of the energy, per sample
-    window: NDArray[np.float32],
+    refiner: Refiner,
     correlation: NDArray[np.float32],  # (lag, lane), whole threes
 ) -> None:
-    # The loud end of a window would draw the estimate of a glide to itself: the weight falls as the energy grows.
+    # The loud end of a window would draw the estimate of a glide to itself: the weight falls as the energy grows. One
+    # stride is short enough for the sum of products.
+    window, stride = refiner.window, refiner.stride
     most = splat(np.float32(_MAX_TILT / window.size))
     slope = minimum(maximum(slope, splat(np.float32(0)) - most), most)
+    slope = slope * splat(np.float32(stride))
     fall = splat(np.float32(1)) - slope + splat(np.float32(0.5)) * slope * slope  # exp(-slope), which is small
     tilt = splat(np.float32(1))
     energy = first_energy = last_energy = splat(np.float32(1e-9))
     last = correlation.size - LANES
-    for index in range(window.size):
+    for index in range(0, window.size, stride):
         at, weight = index * LANES, splat(window[index] * window[index]) * tilt
         value, first_value, last_value = load(left, at), load(right, at), load(right, at + last)
         weighted = weight * value
@@ -172,7 +176,7 @@ def _correlate(
     first_energy, change = energy * first_energy, energy * (last_energy - first_energy)
     for lag in range(0, correlation.size, 3 * LANES):
         sum_0 = sum_1 = sum_2 = splat(np.float32(0))
-        for at in range(0, window.size * LANES, LANES):
+        for at in range(0, window.size * LANES, stride * LANES):
             value = load(left, at)
             sum_0 = sum_0 + value * load(right, at + lag)
             sum_1 = sum_1 + value * load(right, at + lag + LANES)

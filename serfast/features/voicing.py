@@ -68,17 +68,13 @@ def hop_energies(samples: NDArray[np.float32], hop: int, first: int, count: int)
     """Mean square of the samples and of their differences, shape (2, frame), in the two hops about each centre.
 
     Args:
-        samples: waveform of zero mean and unit mean square, shape (sample,).
+        samples: waveform of zero mean and unit mean square, shape (sample,); it holds all hops and the sample before.
         hop: samples from frame to frame.
         first: centre of frame 0.
         count: frames.
     """
-    padded = np.zeros((count + 1) * hop + 1, dtype=np.float32)
-    begin = first - hop - 1  # the sample that padded[0] stands for
-    kept = samples[max(begin, 0) : begin + padded.size]
-    padded[max(-begin, 0) : max(-begin, 0) + kept.size] = kept
     of_hops = np.empty((2, count + 1), dtype=np.float32)
-    _sum_squares(padded, hop, of_hops)
+    _sum_squares(samples[first - hop - 1 :], hop, of_hops)
     energies = np.empty((2, count), dtype=np.float32)
     for row in range(2):
         for frame in range(count):
@@ -123,10 +119,10 @@ def evidence(observed: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 
 
 @kernel(fastmath=REORDERED)
-def _sum_squares(padded: NDArray[np.float32], hop: int, energies: NDArray[np.float32]) -> None:
-    # padded (1 + sample), the sample before the first in front -> energies (2, hop)
+def _sum_squares(samples: NDArray[np.float32], hop: int, energies: NDArray[np.float32]) -> None:
+    # samples (1 + sample), the sample before the first in front -> energies (2, hop)
     for index in range(energies.shape[1]):
-        before, now = padded[index * hop : (index + 1) * hop], padded[index * hop + 1 : (index + 1) * hop + 1]
+        before, now = samples[index * hop : (index + 1) * hop], samples[index * hop + 1 : (index + 1) * hop + 1]
         energy, change = np.float32(0), np.float32(0)
         for place in range(now.size):
             energy += now[place] * now[place]

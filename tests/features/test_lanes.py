@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from serfast.features.lanes import (
     LANES,
+    even_lanes,
     interleave_high,
     interleave_low,
     largest,
@@ -15,6 +16,7 @@ from serfast.features.lanes import (
     lowest_bit,
     maximum,
     minimum,
+    odd_lanes,
     peaks,
     root,
     splat,
@@ -39,14 +41,16 @@ def _operate(left: Values, right: Values, results: NDArray[np.float32]) -> None:
     store(results[8], 0, interleave_low(a, b))
     store(results[9], 0, interleave_high(a, b))
     store(results[10], 0, splat(np.float32(3.5)))
-    results[11, 0] = largest(a)
+    store(results[11], 0, even_lanes(a, b))
+    store(results[12], 0, odd_lanes(a, b))
+    results[13, 0] = largest(a)
 
 
 def test_operations_equal_numpy() -> None:
     generator = np.random.default_rng(0)
     left = generator.standard_normal(LANES).astype(np.float32)
     right = np.exp(generator.uniform(-60, 60, LANES)).astype(np.float32)
-    results = np.zeros((12, LANES), dtype=np.float32)
+    results = np.zeros((14, LANES), dtype=np.float32)
     _operate(left, right, results)
     turns = np.stack([left, right], axis=1).reshape(-1)
     expected = [
@@ -58,8 +62,9 @@ def test_operations_equal_numpy() -> None:
         np.minimum(left, right),
     ]
     expected += [np.sqrt(right), np.log(right), turns[:LANES], turns[LANES:], np.full(LANES, 3.5)]
-    np.testing.assert_allclose(results[:11], expected, rtol=3e-7, atol=1e-7)
-    assert results[11, 0] == left.max()
+    expected += [np.concatenate([left, right])[first::2] for first in range(2)]
+    np.testing.assert_allclose(results[:13], expected, rtol=3e-7, atol=1e-7)
+    assert results[13, 0] == left.max()
 
 
 @njit

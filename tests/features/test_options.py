@@ -25,7 +25,7 @@ def test_unknown_option_is_named() -> None:
 
 def test_default_digest_is_frozen() -> None:
     # It changes only with FEATURES_VERSION or a new option: stores made before are then extracted again.
-    assert FeatureOptions().digest() == "55e1a13f99b64c6b3af698ad37f84c0b5e58f2eb41a961d21ec4670133da4fc0"
+    assert FeatureOptions().digest() == "06feb93075b5477ebac66a80acbc619eaae899df4c565e1d26a55fadf4f6bc83"
 
 
 def test_equal_options_digest_equally() -> None:

@@ -116,11 +116,13 @@ def test_any_rate_and_hop_find_the_tone(sample_rate: int, hop_ms: float) -> None
         assert np.abs(_cents(pitch, f0_hz, sample_rate)).max() < STEADY_CENTS
 
 
-def test_frames_without_centring_are_measured_at_their_own_centre() -> None:
+@pytest.mark.parametrize("n_fft", [512, 4096])
+def test_frames_without_centring_are_measured_at_their_own_centre(n_fft: int) -> None:
     f0_hz = np.geomspace(100, 300, RATE)
-    pitch = track_pitch(_tone(f0_hz, TIMBRES["voice"]), RATE, FeatureOptions(framing="whole_transforms"))
-    assert len(pitch.f0_hz) == 1 + (RATE - 512) // 160
-    assert pitch.times_s[0] == 256 / RATE
+    options = FeatureOptions(framing="whole_transforms", n_fft=n_fft)
+    pitch = track_pitch(_tone(f0_hz, TIMBRES["voice"]), RATE, options)
+    assert len(pitch.f0_hz) == 1 + (RATE - n_fft) // 160
+    assert pitch.times_s[0] == n_fft / 2 / RATE
     assert np.abs(_cents(pitch, f0_hz)).max() < CENTS
 
 
