@@ -2,11 +2,14 @@
 
 The corpus is EmoDB's recordings over and over, each under a name of its own. Recorded are audio seconds per second with
 one thread and with one for each core, peak resident memory, and the time of a batch, from the page cache and from where
-``TMPDIR`` is. 100 hours are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
+``TMPDIR`` is. How much faster two threads are is also measured on a part of the corpus, in turn with a loop that needs
+neither memory nor the interpreter: what that falls short of 2 is the machine's. 100 hours are
+4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
 
     SERFAST_EMODB=path/to/emodb python -m benchmarks.store [HOURS]
 """
 
+import itertools
 import json
 import os
 import resource
@@ -14,11 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from numba import njit
 
 from benchmarks.machine import machine
 from serfast.corpora import load_corpus
@@ -26,6 +32,9 @@ from serfast.features import ExtractionProgress, FeatureStore, extract_corpus
 
 BATCH = 64
 N_BATCHES = 200
+SCALING_HOURS = 1.0
+SCALING_ROUNDS = 15
+N_STEPS = 300_000_000  # of the loop, about half a second
 
 
 def build_corpus(folder: Path, hours: float) -> Path:
@@ -61,6 +70,44 @@ def extract(manifest: Path, store: Path, jobs: int) -> dict[str, float]:
     }
 
 
+@njit(nogil=True)
+def _step(state: int, n_steps: int) -> int:
+    # A linear congruential generator: every step waits for the one before
+    for _ in range(n_steps):
+        state = state * 6364136223846793005 + 1442695040888963407
+    return state
+
+
+def _loop(n_threads: int) -> None:
+    with ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(_step, range(n_threads), [N_STEPS] * n_threads))
+
+
+def scaling(manifest: Path, folder: Path) -> dict[str, Any]:
+    """Speed of two threads over that of one by the clock, medians over rounds in turn: extraction, and a bare loop."""
+    corpus = load_corpus("csv", manifest)
+    stores = (folder / f"round{number}" for number in itertools.count())
+
+    def extract_all(n_threads: int) -> None:
+        extract_corpus(corpus, next(stores), jobs=n_threads)
+
+    tasks: dict[str, tuple[Callable[[int], None], int]] = {"extraction": (extract_all, 1), "loop": (_loop, 2)}
+    ratios: dict[str, list[float]] = {name: [] for name in tasks}
+    for round_number in range(SCALING_ROUNDS + 1):
+        for name, (task, work) in tasks.items():  # the loop has twice the work in two threads
+            times_s = []
+            for n_threads in (1, 2):
+                started = time.perf_counter()
+                task(n_threads)
+                times_s.append(time.perf_counter() - started)
+            if round_number > 0:
+                ratios[name].append(work * times_s[0] / times_s[1])
+    return {
+        name: {"median": float(np.median(found)), "least": min(found), "most": max(found)}
+        for name, found in ratios.items()
+    }
+
+
 def read_batches(path: Path, *, cached: bool) -> dict[str, float]:
     """Time of a random batch, end to end in one array."""
     store = FeatureStore.open(path)
@@ -89,6 +136,9 @@ def main() -> None:
             arguments = ["extract", str(manifest), str(Path(folder) / f"store{jobs}"), str(jobs)]
             output = subprocess.check_output([sys.executable, "-m", "benchmarks.store", *arguments], text=True)
             results["extraction"].append(json.loads(output))
+        part = Path(folder) / "part"
+        part.mkdir()
+        results["two_threads_over_one"] = scaling(build_corpus(part, SCALING_HOURS), part)
         store = Path(folder) / "store1"
         results["batch_of_64"] = {name: read_batches(store, cached=name == "cached") for name in ("cached", "disk")}
     text = json.dumps(results, indent=1)
