@@ -6,7 +6,7 @@ of 32, evaluation and saving included; a corpus of few utterances shows what sta
 of one fold with torch.nn.LSTM, packed (which computes the same thing) and padded (which does not): a sample of its
 batches, each of like length, forward, backward and step, scaled by their frames. Run::
 
-    python -m benchmarks.folds [--utterances 4490] [--epochs 1] [--modes processes side_by_side] [--output FILE]
+    python -m benchmarks.folds [--utterances 4490] [--epochs 1] [--modes two_processes side_by_side] [--output FILE]
 """
 
 import argparse
