@@ -96,7 +96,8 @@ def cross_validate(
 
     ``side_by_side`` trains all folds in the same steps of this process instead, encoders first and heads after them
     where the scheme is greedy. It is meant for a GPU that one fold leaves idle and has not been measured on one; on the
-    CPU ``jobs`` is faster. A fold gets the same weights but for rounding.
+    CPU ``jobs`` is faster. A fold gets the same weights but for rounding and, on a GPU, for the numbers that dropout
+    between layers and before the decoder draws.
 
     Source of protocol "paper": Huang and Narayanan (2016), section 4.
     """

@@ -276,10 +276,10 @@ def _states_before(
         state = torch.zeros_like(own)
         if _SUFFIXES[direction] == "":
             state[1:] = own[:-1]
-            state[first_rows] = 0
+            state.index_fill_(0, first_rows, 0.0)  # an assignment would copy its 0 from the host, and wait
         else:
             state[:-1] = own[1:]
-            state[first_rows + lengths - 1] = 0
+            state.index_fill_(0, first_rows + lengths - 1, 0.0)
         states.append(state)
     return states
 

@@ -130,7 +130,7 @@ def fill(room: StepInputs, inputs: StepInputs) -> None:
 def _even(n_rows: int, n_utterances: int) -> Tensor:
     """Lengths (utterance,) of ``n_rows`` shared out evenly."""
     places = torch.arange(n_utterances)
-    return (places + 1) * n_rows // max(n_utterances, 1) - places * n_rows // max(n_utterances, 1)
+    return (places + 1) * n_rows // n_utterances - places * n_rows // n_utterances
 
 
 def _bucket_rows(n_rows: int) -> int:
