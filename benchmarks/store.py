@@ -3,8 +3,8 @@
 The corpus is EmoDB's recordings over and over, each under a name of its own. Recorded are audio seconds per second with
 one thread and with one for each core, peak resident memory, and the time of a batch, from the page cache and from where
 ``TMPDIR`` is; beside the threads that read and extract, another writes. How much faster two threads are is also
-measured on EmoDB's samples in memory, in turn with an integer loop that needs neither memory nor the interpreter nor the
-vector units. 100 hours are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
+measured on EmoDB's samples in memory, in turn with an integer loop that needs neither memory nor the interpreter nor
+the vector units. 100 hours are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
 
     SERFAST_EMODB=path/to/emodb python -m benchmarks.store [HOURS]
 """
