@@ -116,7 +116,7 @@ def torch_epoch_s(store: FeatureStore, device: torch.device, *, packed: bool) ->
         loss = F.cross_entropy(model(padded, lengths), truth.to(device))
         loss.backward()
         optimizer.step()
-        float(loss)
+        float(loss.detach())
         if place > 0:  # the first warms up
             seconds += time.perf_counter() - started
             frames += int(lengths.sum())
