@@ -31,6 +31,7 @@ __all__ = [
     "TrainingSteps",
     "Validation",
     "captured",
+    "make_steps",
     "run_epochs",
     "training_steps",
 ]
@@ -154,6 +155,11 @@ def run_epochs(
     make = partial(_plain, task)
     if device.type == "cuda" and ranks.size == 1 and isinstance(task, PackedTask):
         make = partial(captured, task, CapturedSteps(options.batch_size, CudaGraphs(device)))
+    return make_steps(training, make)
+
+
+def make_steps(training: TrainingSteps, make: Callable[[Step], Tensor]) -> tuple[EpochRecord, ...]:
+    """Have ``make`` make every step that ``training`` wants, and return the epochs. It returns the step's loss."""
     try:
         step = next(training)
         while True:

@@ -17,7 +17,7 @@ from serfast.training.batches import NO_EMOTION, StepInputs
 from serfast.training.captured_step import CapturedSteps, fill, room_for
 from serfast.training.classification import ClassificationTask, new_task
 from serfast.training.greedy import HeadTask
-from serfast.training.loop import PackedTask, captured, run_epochs, training_steps
+from serfast.training.loop import PackedTask, captured, make_steps, run_epochs, training_steps
 
 CPU = torch.device("cpu")
 MODEL = ModelOptions(n_units=8, pooling="eq8", pooling_dropout=0.3, n_decoder=6)
@@ -186,13 +186,7 @@ def test_a_bucket_is_captured_at_its_third_use_and_then_replayed():
 
 def trained(task: PackedTask, folder: Path, make: Callable[..., Tensor]) -> tuple[EpochRecord, ...]:
     folder.mkdir(exist_ok=True)
-    training = training_steps(task, task.options, folder=folder, device=CPU)
-    try:
-        step = next(training)
-        while True:
-            step = training.send((make(step), 0.0))
-    except StopIteration as end:
-        return end.value
+    return make_steps(training_steps(task, task.options, folder=folder, device=CPU), make)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from serfast.training.captured_step import CapturedSteps, CudaGraphs, Graphs
 from serfast.training.classification import ClassificationTask, new_task
 from serfast.training.greedy import HeadTask
 from serfast.training.loading import BatchLoader, HeldRows, ReadAhead
-from serfast.training.loop import EpochRecord, captured, training_steps
+from serfast.training.loop import EpochRecord, captured, make_steps, training_steps
 
 pytestmark = [
     pytest.mark.cuda,
@@ -113,13 +113,7 @@ class PlainCalls:
 def train_with(graphs: Graphs, task: ClassificationTask | HeadTask, folder: Path) -> tuple[EpochRecord, ...]:
     folder.mkdir(parents=True)
     make = partial(captured, task, CapturedSteps(task.options.batch_size, graphs))
-    training = training_steps(task, task.options, folder=folder, device=CUDA)
-    try:
-        step = next(training)
-        while True:
-            step = training.send((make(step), 0.0))
-    except StopIteration as end:
-        return end.value
+    return make_steps(training_steps(task, task.options, folder=folder, device=CUDA), make)
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "eq8", "eq9"])
