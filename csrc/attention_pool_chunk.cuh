@@ -2,13 +2,12 @@
 
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cmath>
 
 #include "attention_pool.h"
+#include "half.cuh"
 
 namespace serfast {
 
@@ -106,20 +105,6 @@ __device__ inline WarpChunk chunk_of_slot(const Layout& layout, int64_t slot) {
       rows_of_chunk(utterance.n_frames - first_frame),
       rows_of_chunk(utterance.next_row - first_row),
       layout.seeds == nullptr ? 0 : static_cast<uint64_t>(layout.seeds[index])};
-}
-
-__device__ inline float to_sum(float value) { return value; }
-__device__ inline double to_sum(double value) { return value; }
-__device__ inline float to_sum(BFloat16 value) { return __bfloat162float(__ushort_as_bfloat16(value.bits)); }
-__device__ inline float to_sum(Float16 value) { return __half2float(__ushort_as_half(value.bits)); }
-
-__device__ inline void from_sum(float value, float& stored) { stored = value; }
-__device__ inline void from_sum(double value, double& stored) { stored = value; }
-__device__ inline void from_sum(float value, BFloat16& stored) {
-  stored.bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-}
-__device__ inline void from_sum(float value, Float16& stored) {
-  stored.bits = __half_as_ushort(__float2half_rn(value));
 }
 
 // Eight neighbouring numbers as they lie in memory, in pieces of 16 bytes.

@@ -19,7 +19,11 @@ unsigned n_tiles(const Tensor& outputs, int64_t tile_rows, int64_t tile_outs) {
 }
 
 template <typename scalar_t>
-void multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& outputs) {
+void multiply(
+    const Tensor& rows,                 // (row, n_in)
+    const Tensor& weight,               // (n_out, n_in)
+    const std::optional<Tensor>& bias,  // (n_out)
+    const Tensor& outputs) {            // (row, n_out)
   const LinearInputs<scalar_t> inputs = {
       pointer<scalar_t>(rows), pointer<scalar_t>(weight), pointer<scalar_t>(bias), weight.size(1), weight.size(0)};
   linear_kernel<<<n_tiles(outputs, TILE_SIDE, TILE_SIDE), LINEAR_THREADS, 0, current_stream(rows)>>>(
@@ -28,7 +32,11 @@ void multiply(const Tensor& rows, const Tensor& weight, const std::optional<Tens
 }
 
 template <typename scalar_t>
-void multiply_half(const Tensor& rows, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& outputs) {
+void multiply_half(
+    const Tensor& rows,                 // (row, n_in)
+    const Tensor& weight,               // (n_out, n_in)
+    const std::optional<Tensor>& bias,  // (n_out), float32
+    const Tensor& outputs) {            // (row, n_out)
   const HalfLinearInputs<scalar_t> inputs = {pointer<scalar_t>(rows), pointer<scalar_t>(weight),
                                              pointer<float>(bias),    rows.size(0),
                                              weight.size(1),          weight.size(0)};

@@ -5,15 +5,13 @@
 
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_pipeline_primitives.h>
 #include <cuda_runtime.h>
 #include <mma.h>
 
 #include <type_traits>
 
-#include "half.h"
+#include "half.cuh"
 
 namespace serfast {
 
@@ -94,13 +92,6 @@ __device__ void load_half_tile(
   }
 }
 
-__device__ inline void round_to(float value, BFloat16& stored) {
-  stored.bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
-}
-__device__ inline void round_to(float value, Float16& stored) {
-  stored.bits = __half_as_ushort(__float2half_rn(value));
-}
-
 // Blocks run over the outputs first, so that neighbours share their rows.
 template <typename scalar_t, bool aligned>
 __global__ void __launch_bounds__(HALF_THREADS, HALF_BLOCKS) linear_half_kernel(
@@ -175,7 +166,7 @@ __global__ void __launch_bounds__(HALF_THREADS, HALF_BLOCKS) linear_half_kernel(
         const int64_t out = first_out + warp_out + j * SQUARE + at % SQUARE;
         if (row < inputs.n_rows && out < inputs.n_out) {
           const float start = inputs.bias == nullptr ? 0.0f : inputs.bias[out];
-          round_to(shared.squares[warp][at / SQUARE][at % SQUARE] + start, outputs[row * inputs.n_out + out]);
+          from_sum(shared.squares[warp][at / SQUARE][at % SQUARE] + start, outputs[row * inputs.n_out + out]);
         }
       }
       __syncwarp();
