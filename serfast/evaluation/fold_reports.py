@@ -177,7 +177,8 @@ def _shown(folds: Sequence[_Fold], progress: Progress) -> Iterator[None]:
 def _table(folds: Sequence[_Fold]) -> Table:
     n_finished = sum(fold.finished for fold in folds)
     table = Table(caption=f"{n_finished} of {len(folds)} folds finished", caption_justify="left")
-    for column in ("fold", "epoch", "loss", "validation", "epoch takes", "at most left"):
+    table.add_column("fold")  # alone may take several lines where the terminal is narrow
+    for column in ("epoch", "loss", "validation", "epoch takes", "at most left"):
         table.add_column(column, no_wrap=True)
     for fold in folds:
         if not fold.begun or fold.finished:

@@ -1,5 +1,6 @@
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -72,14 +73,14 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def begin(store: FeatureStore, output: Path, **streams: int) -> subprocess.Popen[bytes]:
+def begin(store: FeatureStore, output: Path, options: dict = LONG, **streams: int) -> subprocess.Popen[bytes]:
     """A process that cross-validates for a long time, and has got as far as two folds."""
     program = textwrap.dedent(f"""
         import sys, torch, serfast
         torch.set_num_threads(2)
         store = serfast.FeatureStore.open({str(store.path)!r})
         try:
-            serfast.cross_validate(store, output={str(output)!r}, jobs=2, **{LONG!r})
+            serfast.cross_validate(store, output={str(output)!r}, jobs=2, **{options!r})
         except KeyboardInterrupt:
             sys.exit(130)
     """)
@@ -224,9 +225,12 @@ def test_a_terminal_shows_a_table_of_the_folds_in_work(store: FeatureStore, tmp_
 
     reader = threading.Thread(target=read)
     reader.start()
-    with begin(store, tmp_path / "run", stderr=terminal) as process:
+    options = {**LONG, "n_epochs": 400, "patience": 400}
+    with begin(store, tmp_path / "run", options, stderr=terminal) as process:
         os.close(terminal)
-        wait_until(lambda: b"fold 2/4" in shown and b"/40" in shown)
+        # The columns fit into the 80 of a terminal that does not say its width, in late epochs too.
+        wait_until(lambda: process.poll() is not None or (b"fold 2/4" in shown and re.search(rb"\d\d/400", shown)))
+        assert process.poll() is None, shown.decode()
         os.killpg(process.pid, signal.SIGINT)
     reader.join()
     os.close(screen)
