@@ -25,7 +25,7 @@ template <typename scalar_t>
 SERFAST_INLINE Pack<scalar_t> sigmoid(const Pack<scalar_t>& x) {
   const Pack<scalar_t> zero = broadcast(scalar_t(0));
   const Pack<scalar_t> one = broadcast(scalar_t(1));
-  const Pack<scalar_t> decay = exp_nonpositive(where_less(x, zero, x, zero - x));
+  const Pack<scalar_t> decay = exp_nonpositive(with_sign_of(x, broadcast(scalar_t(-1))));
   return where_less(x, zero, decay, one) / (one + decay);
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include <cstdint>
-#include <initializer_list>
+#include <iterator>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -33,8 +33,11 @@ struct Format<float> {
   static constexpr float ln2_high = 0.693359375f;  // few bits, so that n * ln2_high is exact
   static constexpr float ln2_low = -2.12194440e-4f;
   static constexpr float smallest_exponent = -87.33654f;  // exp of less is below the smallest normal number: 0
-  // Taylor series of exp, highest power first: on [-ln2/2, ln2/2] it errs by less than a fifth of an ulp.
-  static constexpr float exp_series[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  static constexpr float largest_tanh = 10.0f;            // tanh of more rounds to 1
+  static constexpr Bits sign_bit = INT32_MIN;
+  // Taylor series of (exp(r) - 1) / r, highest power first: exp(r) errs by less than a fifth of an ulp for
+  // |r| <= ln2 / 2.
+  static constexpr float exp_series[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f};
 };
 
 template <>
@@ -47,9 +50,11 @@ struct Format<double> {
   static constexpr double ln2_high = 6.93147180369123816490e-01;
   static constexpr double ln2_low = 1.90821492927058770002e-10;
   static constexpr double smallest_exponent = -708.39641853226408;
+  static constexpr double largest_tanh = 20.0;
+  static constexpr Bits sign_bit = INT64_MIN;
   static constexpr double exp_series[] = {
       1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
-      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
+      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0};
 };
 
 }  // namespace serfast

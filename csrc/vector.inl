@@ -219,28 +219,64 @@ SERFAST_INLINE scalar_t sum_of_lanes(const Pack<scalar_t>& pack) {
   }
 }
 
-// exp(x) for x <= 0: 2^n exp(r) with |r| <= ln2 / 2 (Cody and Waite). Zero below the smallest normal number.
+// The number without its sign.
 template <typename scalar_t>
-SERFAST_INLINE Pack<scalar_t> exp_nonpositive(const Pack<scalar_t>& x) {
+SERFAST_INLINE Pack<scalar_t> magnitude_of(Pack<scalar_t> x) {
+  using Bits = typename Pack<scalar_t>::BitsRegister;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    x.part[i] = (typename Pack<scalar_t>::Register)((Bits)x.part[i] & ~Format<scalar_t>::sign_bit);
+  }
+  return x;
+}
+
+// The magnitude of the one with the sign of the other.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> with_sign_of(Pack<scalar_t> x, const Pack<scalar_t>& other) {
+  using Bits = typename Pack<scalar_t>::BitsRegister;
+  for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
+    const Bits sign = (Bits)other.part[i] & Format<scalar_t>::sign_bit;
+    x.part[i] = (typename Pack<scalar_t>::Register)(((Bits)x.part[i] & ~Format<scalar_t>::sign_bit) | sign);
+  }
+  return x;
+}
+
+// exp(x) = (1 + slope * rest) * power, where power is 2^n and |rest| is at most ln2 / 2 (Cody and Waite).
+template <typename scalar_t>
+struct ExpParts {
+  Pack<scalar_t> slope;
+  Pack<scalar_t> rest;
+  Pack<scalar_t> power;
+};
+
+// For x from smallest_exponent to 0.
+template <typename scalar_t>
+SERFAST_INLINE ExpParts<scalar_t> exp_parts(const Pack<scalar_t>& x) {
   using Layout = Format<scalar_t>;
   using Bits = typename Pack<scalar_t>::BitsRegister;
-  const Pack<scalar_t> lowest = broadcast(Layout::smallest_exponent);
+  ExpParts<scalar_t> parts;
   const Pack<scalar_t> shift = broadcast(Layout::round_shift);
-  const Pack<scalar_t> clamped = where_less(x, lowest, lowest, x);
-  const Pack<scalar_t> shifted = multiply_add(clamped, broadcast(Layout::log2_e), shift);
+  const Pack<scalar_t> shifted = multiply_add(x, broadcast(Layout::log2_e), shift);
   const Pack<scalar_t> n = shifted - shift;
-  Pack<scalar_t> rest = multiply_add(n, broadcast(-Layout::ln2_high), clamped);
-  rest = multiply_add(n, broadcast(-Layout::ln2_low), rest);
-  Pack<scalar_t> series = broadcast(scalar_t(0));
-  for (const scalar_t coefficient : Layout::exp_series) {
-    series = multiply_add(series, rest, broadcast(coefficient));
+  parts.rest = multiply_add(n, broadcast(-Layout::ln2_high), x);
+  parts.rest = multiply_add(n, broadcast(-Layout::ln2_low), parts.rest);
+  parts.slope = broadcast(Layout::exp_series[0]);
+  for (size_t i = 1; i < std::size(Layout::exp_series); ++i) {
+    parts.slope = multiply_add(parts.slope, parts.rest, broadcast(Layout::exp_series[i]));
   }
-  Pack<scalar_t> power;
   for (int i = 0; i < Pack<scalar_t>::n_registers; ++i) {
     const Bits exponent = (Bits)shifted.part[i] - (Bits)shift.part[i] + Layout::exponent_bias;
-    power.part[i] = (typename Pack<scalar_t>::Register)(exponent << Layout::mantissa_bits);
+    parts.power.part[i] = (typename Pack<scalar_t>::Register)(exponent << Layout::mantissa_bits);
   }
-  return where_less(x, lowest, broadcast(scalar_t(0)), series * power);
+  return parts;
+}
+
+// exp(x) for x <= 0. Zero below the smallest normal number.
+template <typename scalar_t>
+SERFAST_INLINE Pack<scalar_t> exp_nonpositive(const Pack<scalar_t>& x) {
+  const Pack<scalar_t> lowest = broadcast(Format<scalar_t>::smallest_exponent);
+  const ExpParts<scalar_t> parts = exp_parts(where_less(x, lowest, lowest, x));
+  const Pack<scalar_t> exponential = multiply_add(parts.slope, parts.rest, broadcast(scalar_t(1))) * parts.power;
+  return where_less(x, lowest, broadcast(scalar_t(0)), exponential);
 }
 
 // exp(x) of one number, x <= 0.
@@ -249,36 +285,14 @@ SERFAST_INLINE scalar_t exp_of(scalar_t x) {
   return exp_nonpositive(broadcast(x)).part[0][0];
 }
 
-// Odd rational approximation of tanh for |x| < 0.625, where (1 - e) / (1 + e) would cancel.
-// Source: Moshier, Cephes mathematical library, tanhf and tanh.
-SERFAST_INLINE Pack<float> tanh_near_zero(const Pack<float>& x) {
-  const Pack<float> z = x * x;
-  Pack<float> series = broadcast(-5.70498872745e-3f);
-  series = multiply_add(series, z, broadcast(2.06390887954e-2f));
-  series = multiply_add(series, z, broadcast(-5.37397155531e-2f));
-  series = multiply_add(series, z, broadcast(1.33314422036e-1f));
-  series = multiply_add(series, z, broadcast(-3.33332819422e-1f));
-  return multiply_add(series * z, x, x);
-}
-
-SERFAST_INLINE Pack<double> tanh_near_zero(const Pack<double>& x) {
-  const Pack<double> z = x * x;
-  Pack<double> above = broadcast(-9.64399179425052238628e-1);
-  above = multiply_add(above, z, broadcast(-9.92877231001918586564e1));
-  above = multiply_add(above, z, broadcast(-1.61468768441708447952e3));
-  Pack<double> below = z + broadcast(1.12811678491632931402e2);
-  below = multiply_add(below, z, broadcast(2.23548839060100448583e3));
-  below = multiply_add(below, z, broadcast(4.84406305325125486048e3));
-  return multiply_add(above / below * z, x, x);
-}
-
+// (1 - e) / (1 + e) with e = exp(-2 |x|): from e - 1, which keeps its digits near zero.
 template <typename scalar_t>
 SERFAST_INLINE Pack<scalar_t> tanh(const Pack<scalar_t>& x) {
-  const Pack<scalar_t> zero = broadcast(scalar_t(0));
-  const Pack<scalar_t> one = broadcast(scalar_t(1));
-  const Pack<scalar_t> magnitude = where_less(x, zero, zero - x, x);
-  const Pack<scalar_t> decay = exp_nonpositive(magnitude * broadcast(scalar_t(-2)));
-  const Pack<scalar_t> far = (one - decay) / (one + decay);
-  const Pack<scalar_t> signed_far = where_less(x, zero, zero - far, far);
-  return where_less(magnitude, broadcast(scalar_t(0.625)), tanh_near_zero(x), signed_far);
+  const Pack<scalar_t> magnitude = magnitude_of(x);
+  const Pack<scalar_t> limit = broadcast(Format<scalar_t>::largest_tanh);
+  const Pack<scalar_t> bounded = where_less(limit, magnitude, limit, magnitude);
+  const ExpParts<scalar_t> parts = exp_parts(bounded * broadcast(scalar_t(-2)));
+  const Pack<scalar_t> below_one = parts.power - broadcast(scalar_t(1));
+  const Pack<scalar_t> decay_less_one = multiply_add(parts.slope * parts.rest, parts.power, below_one);
+  return with_sign_of(decay_less_one / (decay_less_one + broadcast(scalar_t(2))), x);
 }
