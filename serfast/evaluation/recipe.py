@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from serfast.evaluation.fold import FOLD
+from serfast.evaluation.results import read_json
 from serfast.evaluation.system import FoldContext, FoldOutcome
 from serfast.features import FeatureOptions
 from serfast.models import EmotionClassifier, ModelOptions
@@ -139,11 +141,12 @@ class Recipe:
             device=context.device,
         )
         selected = trained.history[trained.best_epoch - 1]
+        base_seconds = 0.0 if self.base is None else read_json(context.base_folder / FOLD)["seconds"]
         return FoldOutcome(
             answers.probabilities,
             len(trained.history),
             trained.best_epoch,
-            trained.seconds,
+            trained.seconds + base_seconds,
             validation_ua=selected.validation_ua,
         )
 

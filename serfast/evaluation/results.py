@@ -33,7 +33,8 @@ class UtterancePrediction:
 class FoldResult:
     """One fold: the scores of its scored part, how its model was trained, and with what versions on what device.
 
-    ``choices`` are what the validation part decided beyond the epoch, by name; ``seconds`` went into training.
+    ``choices`` are what the validation part decided beyond the epoch, by name; ``seconds`` went into training,
+    that of a base included, which several systems may share.
     """
 
     name: str

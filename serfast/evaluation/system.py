@@ -42,7 +42,8 @@ class FoldOutcome:
     """Class probabilities (utterance, emotion) of the scored part, in its order, and how they came about.
 
     ``n_epochs`` and ``best_epoch`` are those of the last stage, 0 where nothing is trained in epochs. ``choices`` are
-    what the fold's validation part decided beyond the epoch, ``validation_ua`` the score that it selected by, if any.
+    what the fold's validation part decided beyond the epoch, ``seconds`` the time of training, the base's included, and
+    ``validation_ua`` the score that it selected by, if any.
     """
 
     probabilities: NDArray[np.float64]

@@ -21,6 +21,12 @@ def store(make_store: Callable[..., FeatureStore], tmp_path: Path) -> FeatureSto
     return make_store(tmp_path / "store", n_speakers=4, n_utterances=12)
 
 
+def seconds_of_epochs(run: Path, fold: str) -> float:
+    """What the epochs of all stages of a fold took, its base's included."""
+    lines = [line for path in run.glob(f"**/folds/{fold}/**/metrics.jsonl") for line in path.read_text().splitlines()]
+    return sum(json.loads(line)["seconds"] for line in lines)
+
+
 @pytest.mark.parametrize("scheme", ["joint", "greedy", "one_by_one"])
 def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_path: Path, scheme: str):
     alone = serfast.cross_validate(store, output=tmp_path / "alone", scheme=scheme, **QUICK)
@@ -31,6 +37,9 @@ def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_p
         assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
         ranked = sorted(one.probabilities.values())
         assert one.predicted == other.predicted or ranked[-1] - ranked[-2] < 1e-3
+    for result in (alone, together):
+        for fold in result.folds:
+            assert fold.seconds == pytest.approx(seconds_of_epochs(result.output, fold.name))
     for fold in together.folds:
         assert Recognizer.load(tmp_path / "together" / "folds" / fold.name).emotions == store.corpus.emotions
     assert not list((tmp_path / "together").rglob("checkpoint.safetensors"))
