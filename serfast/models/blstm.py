@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from serfast.ops import BLSTM_WEIGHTS, Lengths, blstm
+from serfast.ops import BLSTM_WEIGHTS, Groups, Lengths, blstm
 
 __all__ = ["BLSTM"]
 
@@ -52,7 +52,7 @@ class BLSTM(nn.Module):
                 tensor = torch.empty(*lead, 4 * n_units, *columns[name.partition("_l0")[0]])
                 self.register_parameter(_name(name, depth), nn.Parameter(tensor.uniform_(-bound, bound)))
 
-    def forward(self, features: Tensor, lengths: Tensor | Lengths, group: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor | Lengths, group: Tensor | Groups | None = None) -> Tensor:
         """Encode features, packed (row, feature) or padded (batch, time, feature), as :func:`serfast.ops.blstm`.
 
         ``group`` (batch,) names the parameters of each utterance where there are ``n_groups``.

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from serfast.ops import Lengths, blstm
+from serfast.ops import Groups, Lengths, blstm
 
 __all__ = ["LSTM"]
 
@@ -41,7 +41,7 @@ class LSTM(nn.Module):
                 tensor = torch.empty(4 * n_units, *columns)
                 self.register_parameter(f"{kind}_l{depth}", nn.Parameter(tensor.uniform_(-bound, bound)))
 
-    def forward(self, features: Tensor, lengths: Tensor | Lengths, group: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, lengths: Tensor | Lengths, group: Tensor | Groups | None = None) -> Tensor:
         """Encode features, packed (row, feature) or padded (batch, time, feature), into ``n_units`` per frame.
 
         ``group`` (batch,) names the parameters of each utterance where they have a leading axis (group, ...).

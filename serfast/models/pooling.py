@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from serfast.ops import Lengths, attention_pool
+from serfast.ops import Groups, Lengths, attention_pool
 
 __all__ = ["DIRECTIONS", "POOLINGS", "AttentionPool", "LastPool"]
 
@@ -60,7 +60,7 @@ class AttentionPool(nn.Module):
         hidden: Tensor,
         lengths: Tensor | Lengths,
         seed: Tensor | int | None = None,
-        group: Tensor | None = None,
+        group: Tensor | Groups | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Pool ``hidden``, packed (row, unit) or padded (batch, time, unit), as :func:`serfast.ops.attention_pool`.
 

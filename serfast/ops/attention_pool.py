@@ -9,6 +9,7 @@ from torch import Tensor
 from serfast.ops._checks import DTYPES, check_type_and_device
 from serfast.ops._library import LIBRARY
 from serfast.ops.grouped_linear import grouped_linear
+from serfast.ops.groups import Groups
 from serfast.ops.lengths import Lengths
 from serfast.ops.linear import linear
 
@@ -39,7 +40,7 @@ def attention_pool(
     dropout: float = 0.0,
     training: bool = False,
     seed: int | Tensor | None = None,
-    group: Tensor | None = None,
+    group: Tensor | Groups | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Pool the frames of each utterance into one context vector.
 
@@ -70,9 +71,9 @@ def attention_pool(
         training: whether to drop anything, and whether torch may form :math:`W h_t`.
         seed: of the mask: an int, or an int64 tensor. Shape (batch,): one seed per utterance, used as it is. One number
             is mixed with the utterance's position (:func:`mixed_seeds`). None draws one from torch's default generator.
-        group: the query and projection of each utterance, shape (batch,), int64, on the CPU: both then have one more
-            dimension in front, (group, ...). With a projection, each change of group along the batch costs a product of
-            its own.
+        group: the query and projection of each utterance, shape (batch,), int64, on the CPU, or a ``Groups``: both then
+            have one more dimension in front, (group, ...). With a projection, each change of group along the batch
+            costs a product of its own.
 
     Returns:
         Context vectors (batch, unit) in the type of ``hidden`` and attention weights, (row,) packed or (batch, time)
@@ -86,11 +87,12 @@ def attention_pool(
     """
     _check_tensors(hidden, query, projection, is_grouped=group is not None)
     utterances = Lengths.of(lengths, hidden)
+    groups = None
     if group is not None and query is not None:
-        _check_group(group, query, len(utterances.lengths))
+        groups = Groups.of(group, len(utterances.lengths), len(query), hidden.device)
     threshold = _dropout_threshold(dropout)
     drops = training and threshold > 0
-    projected = None if projection is None else _projected(hidden, projection, utterances, group, training=training)
+    projected = None if projection is None else _projected(hidden, projection, utterances, groups, training=training)
     context, attention_weights = torch.ops.serfast.attention_pool(
         hidden.reshape(-1, hidden.shape[-1]),
         utterances.first_rows,
@@ -98,14 +100,14 @@ def attention_pool(
         None if query is None else query.to(_sum_type(hidden)),
         None if projected is None else projected.reshape(-1, projected.shape[-1]),
         _seeds(seed, len(utterances.lengths), hidden.device) if drops else None,
-        None if group is None else group.to(hidden.device, non_blocking=True),
+        None if groups is None else groups.on_device,
         threshold if drops else 0,
     )
     return context.to(hidden.dtype), attention_weights.reshape(hidden.shape[:-1])
 
 
 def _projected(
-    hidden: Tensor, projection: Tensor, utterances: Lengths, group: Tensor | None, *, training: bool
+    hidden: Tensor, projection: Tensor, utterances: Lengths, groups: Groups | None, *, training: bool
 ) -> Tensor:
     """W h_t, (..., n_attention), in the type of ``hidden``: by torch where that is faster and training permits it."""
     by_torch = training and (hidden.device.type == "cuda" or hidden.dtype in (torch.bfloat16, torch.float16))
@@ -114,8 +116,8 @@ def _projected(
         is_padding = torch.arange(utterances.n_frames, device=hidden.device) >= utterances.on_device[:, None]
         hidden = hidden.masked_fill(is_padding[..., None], 0)
         counts = torch.full_like(counts, utterances.n_frames)
-    if group is not None:
-        return grouped_linear(hidden.flatten(0, -2), projection, group, counts, fixed_order=not by_torch)
+    if groups is not None:
+        return grouped_linear(hidden.flatten(0, -2), projection, groups.groups, counts, fixed_order=not by_torch)
     return (hidden @ projection.to(hidden.dtype).T).to(hidden.dtype) if by_torch else linear(hidden, projection)
 
 
@@ -204,20 +206,6 @@ def _check_tensors(hidden: Tensor, query: Tensor | None, projection: Tensor | No
         wanted = f"(group, {n_query})" if is_grouped else f"({n_query},)"
         raise ValueError(f"query must have shape {wanted} to match {partner}, got {tuple(query.shape)}")
     check_type_and_device("query", query, "hidden", hidden)
-
-
-def _check_group(group: Tensor, query: Tensor, n_utterances: int) -> None:
-    if group.dtype != torch.int64:
-        raise TypeError(f"group must be an int64 tensor, got {group.dtype}")
-    if tuple(group.shape) != (n_utterances,):
-        raise ValueError(f"group must have shape ({n_utterances},) to match lengths, got {tuple(group.shape)}")
-    if group.device.type != "cpu":
-        raise ValueError(f"group must be on the CPU, got {group.device}")
-    if torch.compiler.is_compiling():
-        return  # looking at values would break the graph; the kernels stay within the groups there are
-    if int(group.min()) < 0 or int(group.max()) >= len(query):
-        worst = int(group.min()) if int(group.min()) < 0 else int(group.max())
-        raise ValueError(f"group must be at least 0 and below {len(query)}, the groups of query, got {worst}")
 
 
 def _shapes(

@@ -10,6 +10,7 @@ from torch.nn import functional
 from serfast.ops._checks import DTYPES
 from serfast.ops._library import LIBRARY
 from serfast.ops.grouped_linear import grouped_linear
+from serfast.ops.groups import Groups
 from serfast.ops.lengths import Lengths
 from serfast.ops.linear import linear, weight_gradient
 
@@ -41,7 +42,7 @@ def blstm(
     lengths: Tensor | Lengths,
     weights: Mapping[str, Tensor],
     *,
-    group: Tensor | None = None,
+    group: Tensor | Groups | None = None,
     precision: str = "high",
 ) -> Tensor:
     r"""Run an LSTM layer of one or both directions over the frames of each utterance.
@@ -62,8 +63,8 @@ def blstm(
         weights: the tensors of :data:`BLSTM_WEIGHTS`: ``weight_ih_l0`` (4 * unit, feature), ``weight_hh_l0``
             (4 * unit, unit), ``bias_ih_l0`` and ``bias_hh_l0`` (4 * unit,), and the same with ``_reverse``; each with a
             leading group axis when ``group`` is given.
-        group: which weights each utterance uses, shape (batch,), int64, on the CPU. All groups run side by side; each
-            change of group along the batch costs a matrix product of its own.
+        group: which weights each utterance uses, shape (batch,), int64, on the CPU, or a ``Groups``. All groups run
+            side by side; each change of group along the batch costs a matrix product of its own.
         precision: of the products on CUDA: "high" (TF32 grade) or "highest" (float32). The CPU always uses float32.
 
     Returns:
@@ -91,13 +92,12 @@ def blstm(
     suffixes = _directions_of(weights)
     n_groups = _check_weights(weights, suffixes, features, grouped=group is not None)
     utterances = Lengths.of(lengths, features)
-    if group is not None:
-        _check_group(group, len(utterances.lengths), n_groups)
+    groups = None if group is None else Groups.of(group, len(utterances.lengths), n_groups, features.device)
     if utterances.n_frames is None:
-        return _packed(features, utterances, weights, suffixes, group)
+        return _packed(features, utterances, weights, suffixes, groups)
     is_frame = torch.arange(utterances.n_frames, device=features.device) < utterances.on_device[:, None]
     packed = Lengths.packed(utterances.lengths, device=features.device)
-    hidden = _packed(features[is_frame], packed, weights, suffixes, group)
+    hidden = _packed(features[is_frame], packed, weights, suffixes, groups)
     padded = hidden.new_zeros(*is_frame.shape, hidden.shape[1])
     return padded.masked_scatter(is_frame[..., None], hidden)
 
@@ -107,7 +107,7 @@ def _packed(
     utterances: Lengths,
     weights: Mapping[str, Tensor],
     suffixes: Sequence[str],
-    group: Tensor | None,
+    groups: Groups | None,
 ) -> Tensor:
     n_lanes = _n_lanes(features)
     matrices, biases, states = [], [], []
@@ -122,12 +122,12 @@ def _packed(
     saves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (features, matrix, bias, recurrent))
     hidden: Tensor
     hidden, _, _ = torch.ops.serfast.blstm_recurrence(
-        _projected(features, matrix, bias, utterances, group, saves=saves),
-        recurrent.unsqueeze(0) if group is None else recurrent,
+        _projected(features, matrix, bias, utterances, groups, saves=saves),
+        recurrent.unsqueeze(0) if groups is None else recurrent,
         utterances.first_rows,
         utterances.on_device,
-        None if group is None else group.to(features.device, non_blocking=True),
-        None if group is None else torch.stack([group, utterances.lengths]),
+        None if groups is None else groups.on_device,
+        None if groups is None else torch.stack([groups.groups, utterances.lengths]),
         _SUFFIXES.index(suffixes[0]),
         saves,
     )
@@ -135,13 +135,14 @@ def _packed(
 
 
 def _projected(
-    features: Tensor, matrix: Tensor, bias: Tensor, utterances: Lengths, group: Tensor | None, *, saves: bool
+    features: Tensor, matrix: Tensor, bias: Tensor, utterances: Lengths, groups: Groups | None, *, saves: bool
 ) -> Tensor:
     """W x + b of every row, (row, direction * block * gate * lane)."""
     # Evaluation needs linear's order of summation; training on CUDA takes the vendor's product, which is faster there.
     trains_on_cuda = saves and features.device.type == "cuda"
-    if group is not None:
-        return grouped_linear(features, matrix, group, utterances.lengths, bias=bias, fixed_order=not trains_on_cuda)
+    if groups is not None:
+        counts = utterances.lengths
+        return grouped_linear(features, matrix, groups.groups, counts, bias=bias, fixed_order=not trains_on_cuda)
     return torch.addmm(bias, features, matrix.T) if trains_on_cuda else linear(features, matrix, bias)
 
 
@@ -194,17 +195,6 @@ def _check_weights(weights: Mapping[str, Tensor], suffixes: Sequence[str], featu
         if tensor.device != features.device:
             raise ValueError(f"{name} must be on {features.device} like features, got {tensor.device}")
     return first.shape[0] if grouped else 1
-
-
-def _check_group(group: Tensor, n_utterances: int, n_groups: int) -> None:
-    if group.dtype != torch.int64 or group.device.type != "cpu":
-        raise TypeError(f"group must be an int64 tensor on the CPU, got {group.dtype} on {group.device}")
-    if tuple(group.shape) != (n_utterances,):
-        raise ValueError(f"group must have shape ({n_utterances},) to match lengths, got {tuple(group.shape)}")
-    if torch.compiler.is_compiling():
-        return  # looking at values would break the graph; the kernels stay within the groups there are
-    if int(group.min()) < 0 or int(group.max()) >= n_groups:
-        raise ValueError(f"group must lie in 0..{n_groups - 1}, got {int(group.min())}..{int(group.max())}")
 
 
 @torch.library.register_fake("serfast::blstm_recurrence", lib=LIBRARY)

@@ -150,11 +150,17 @@ def test_group_compiles_into_one_graph_for_any_groups(score, training):
 @pytest.mark.parametrize(
     ("error", "message", "query", "projection", "group"),
     [
-        (TypeError, "group must be an int64 tensor, got torch.int32", (2, 4), None, torch.zeros(2, dtype=torch.int32)),
+        (
+            TypeError,
+            "group must be an int64 tensor or Groups, got torch.int32",
+            (2, 4),
+            None,
+            torch.zeros(2, dtype=torch.int32),
+        ),
         (ValueError, "group must have shape (2,) to match lengths, got (3,)", (2, 4), None, torch.tensor([0, 0, 1])),
         (ValueError, "group must be on the CPU, got meta", (2, 4), None, torch.tensor([0, 1], device="meta")),
-        (ValueError, "group must be at least 0 and below 2, the groups of query, got 2", (2, 4), None, (0, 2)),
-        (ValueError, "group must be at least 0 and below 2, the groups of query, got -1", (2, 4), None, (-1, 1)),
+        (ValueError, "group must be at least 0 and below 2, the groups there are, got 2", (2, 4), None, (0, 2)),
+        (ValueError, "group must be at least 0 and below 2, the groups there are, got -1", (2, 4), None, (-1, 1)),
         (ValueError, "group must be None when query is None, got a group without a query", None, None, (0, 1)),
         (ValueError, "query must have shape (group, 4) to match hidden, got (4,)", (4,), None, (0, 1)),
         (ValueError, "projection must have shape (2, n_attention, 4) to match", (2, 7), (7, 4), (0, 1)),

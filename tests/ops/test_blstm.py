@@ -376,9 +376,9 @@ def test_misuse_of_options_is_named():
     stacked = {name: torch.stack([weight, weight]) for name, weight in WEIGHTS.items()}
     with pytest.raises(ValueError, match="precision must be one of high, highest, got 'low'"):
         blstm(ROWS, torch.tensor([5]), WEIGHTS, precision="low")
-    with pytest.raises(ValueError, match=r"group must lie in 0\.\.1, got 2\.\.2"):
+    with pytest.raises(ValueError, match="group must be at least 0 and below 2, the groups there are, got 2"):
         blstm(ROWS, torch.tensor([5]), stacked, group=torch.tensor([2]))
     with pytest.raises(ValueError, match=r"group must have shape \(1,\) to match lengths, got \(2,\)"):
         blstm(ROWS, torch.tensor([5]), stacked, group=torch.tensor([0, 1]))
-    with pytest.raises(TypeError, match="group must be an int64 tensor on the CPU, got torch.int32"):
+    with pytest.raises(TypeError, match="group must be an int64 tensor or Groups, got torch.int32"):
         blstm(ROWS, torch.tensor([5]), stacked, group=torch.tensor([0], dtype=torch.int32))
