@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from serfast.training.distributed import ALONE, Ranks, together
 from serfast.training.greedy import HeadTask, head_task, train_heads
 from serfast.training.inference import answer_loaded
 from serfast.training.loading import BatchLoader, batch_loader
-from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.loop import EpochRecord, Validation, run_epochs, run_in_turn
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
@@ -78,13 +78,7 @@ def train_model(
     if base is None:
         return together(_train_whole, store, fold, model_options, options, folder, device, on_epoch=on_epoch)
     task, normaliser = new_task(store, fold, model_options, options, device)
-
-    def run(tasks: Sequence[HeadTask], folders: Sequence[Path]) -> list[tuple[EpochRecord, ...]]:
-        return [
-            run_epochs(head, options, folder=own, device=device, on_epoch=on_epoch)
-            for head, own in zip(tasks, folders, strict=True)
-        ]
-
+    run = partial(run_in_turn, on_epochs=[on_epoch])
     with task.head_task(base, folder) as head:
         ((history, seconds),) = train_heads([head], model_options, options, folders=[folder], run=run)
     return TrainedModel(task.model.eval(), normaliser, task.source, history, seconds)

@@ -25,6 +25,7 @@ from serfast.training.random_stream import RandomStream
 __all__ = [
     "CHECKPOINT",
     "EpochRecord",
+    "FoldTask",
     "PackedTask",
     "Step",
     "Task",
@@ -33,6 +34,7 @@ __all__ = [
     "captured",
     "make_steps",
     "run_epochs",
+    "run_in_turn",
     "training_steps",
 ]
 
@@ -76,6 +78,18 @@ class PackedTask(Task, Protocol):
 
     def loss_of(self, inputs: StepInputs) -> Tensor:
         """Mean loss of the utterances of ``inputs``, with its graph. It reads no value of them on the host."""
+
+
+class FoldTask(Task, Protocol):
+    """A task that holds how it is to be trained, and where."""
+
+    @property
+    def options(self) -> TrainingOptions:
+        """Of the training."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,16 @@ def run_epochs(
     if device.type == "cuda" and ranks.size == 1 and isinstance(task, PackedTask):
         make = partial(captured, task, CapturedSteps(options.batch_size, CudaGraphs(device)))
     return make_steps(training, make)
+
+
+def run_in_turn(
+    tasks: Sequence[FoldTask], folders: Sequence[Path], *, on_epochs: Sequence[Callable[[EpochRecord], None] | None]
+) -> list[tuple[EpochRecord, ...]]:
+    """What :func:`run_epochs` returns for each of ``tasks``, which are trained one after another in this process."""
+    return [
+        run_epochs(task, task.options, folder=folder, device=task.device, on_epoch=on_epoch)
+        for task, folder, on_epoch in zip(tasks, folders, on_epochs, strict=True)
+    ]
 
 
 def make_steps(training: TrainingSteps, make: Callable[[Step], Tensor]) -> tuple[EpochRecord, ...]:

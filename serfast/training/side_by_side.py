@@ -1,7 +1,8 @@
-"""Training of the classifiers of several folds in the same steps, each as it would train alone.
+"""Training of the models of several folds in the same steps, each as it would train alone.
 
-Encoder and pooling, which cost the time, run once for the utterances of all folds, each utterance with the weights of
-its own fold. All else a fold has for itself: normaliser, random numbers, decoder, loss, optimiser, epochs, checkpoint.
+Encoder and pooling of classifiers, which cost the time, run once for the utterances of all folds, each utterance with
+the weights of its own fold. All else a fold has for itself: normaliser, random numbers, decoder, loss, optimiser,
+epochs, checkpoint.
 """
 
 import time
@@ -23,12 +24,21 @@ from serfast.models.classifier import make_encoder
 from serfast.ops import Lengths
 from serfast.training.classification import ClassificationTask, TrainedModel, check_base, new_task
 from serfast.training.greedy import HeadTask, train_heads
-from serfast.training.loop import EpochRecord, Step, training_steps
+from serfast.training.loop import EpochRecord, FoldTask, Step, Task, training_steps
 from serfast.training.options import TrainingOptions
 
-__all__ = ["train_side_by_side"]
+__all__ = [
+    "JointRows",
+    "encode",
+    "join_rows",
+    "own_losses",
+    "run_classifiers_side_by_side",
+    "run_side_by_side",
+    "train_side_by_side",
+]
 
-AnyTask = TypeVar("AnyTask", ClassificationTask, HeadTask)
+AnyTask = TypeVar("AnyTask", bound=FoldTask)
+DecodedTask = TypeVar("DecodedTask", ClassificationTask, HeadTask)
 
 
 def train_side_by_side(
@@ -56,13 +66,10 @@ def train_side_by_side(
     tasks = [task for task, _ in begun]
     names = [fold.name for fold in folds]
     if bases is None:
-        with torch.device("meta"):  # its parameters are never its own
-            layer = make_encoder(len(store.feature_names), replace(model_options, n_layers=1))
-        losses_of = partial(_classifier_losses, layer)
-        histories = _run(tasks, folders, losses_of, names=names, on_epochs=on_epochs)
+        histories = run_classifiers_side_by_side(tasks, folders, names=names, on_epochs=on_epochs)
         found = [(history, sum(record.seconds for record in history)) for history in histories]
     else:
-        run = partial(_run, losses_of=_head_losses, names=names, on_epochs=on_epochs)
+        run = partial(run_side_by_side, losses_of=_head_losses, names=names, on_epochs=on_epochs)
         with ExitStack() as stack:
             heads = [
                 stack.enter_context(task.head_task(base, folder))
@@ -75,7 +82,20 @@ def train_side_by_side(
     ]
 
 
-def _run(
+def run_classifiers_side_by_side(
+    tasks: Sequence[ClassificationTask],
+    folders: Sequence[Path],
+    *,
+    names: Sequence[str],
+    on_epochs: Sequence[Callable[[EpochRecord], None]],
+) -> list[tuple[EpochRecord, ...]]:
+    """As :func:`run_side_by_side`, for classifiers of one shape: one pass of encoder and pooling for all in a step."""
+    with torch.device("meta"):  # its parameters are never its own
+        layer = make_encoder(1, replace(tasks[0].model.options, n_layers=1))
+    return run_side_by_side(tasks, folders, partial(_classifier_losses, layer), names=names, on_epochs=on_epochs)
+
+
+def run_side_by_side(
     tasks: Sequence[AnyTask],
     folders: Sequence[Path],
     losses_of: Callable[[Sequence[AnyTask], Sequence[Step]], list[Tensor]],
@@ -83,7 +103,13 @@ def _run(
     names: Sequence[str],
     on_epochs: Sequence[Callable[[EpochRecord], None]],
 ) -> list[tuple[EpochRecord, ...]]:
-    """Train all tasks in the same steps, whose losses are ``losses_of(tasks, steps)``, and return their epochs."""
+    """Train all tasks in the same steps, whose losses are ``losses_of(tasks, steps)``, and return their epochs.
+
+    A task that stops early leaves the steps of the others; the seconds of a step are shared out evenly.
+
+    Raises:
+        ValueError: if the loss of a task is not finite, with its name of ``names``.
+    """
     trainings = [
         training_steps(task, task.options, folder=folder, device=task.device, on_epoch=on_epoch)
         for task, folder, on_epoch in zip(tasks, folders, on_epochs, strict=True)
@@ -115,37 +141,56 @@ def _run(
     return [histories[place] for place in range(len(tasks))]
 
 
+def own_losses(tasks: Sequence[Task], steps: Sequence[Step]) -> list[Tensor]:
+    """The loss of each task's step, computed for itself."""
+    losses = []
+    for task, step in zip(tasks, steps, strict=True):
+        with step.stream:
+            losses.append(task.loss(step.batch, step.epoch))
+    return losses
+
+
 @dataclass(frozen=True)
-class _Inputs:
-    """What the steps of several tasks read, end to end: rows (row, ...), and the task of each utterance (batch,)."""
+class JointRows:
+    """Utterances of several tasks end to end: rows (row, ...), and the task of each utterance, ``group`` (batch,)."""
 
     rows: Tensor
     lengths: Lengths
-    seeds: Tensor
-    truths: list[Tensor]
     group: Tensor
     n_rows: list[int]
 
 
-def _inputs(tasks: Sequence[AnyTask], steps: Sequence[Step]) -> _Inputs:
+def join_rows(parts: Sequence[tuple[Tensor, Lengths]]) -> JointRows:
+    """The rows (row, ...) and lengths of the utterances of each task, put together."""
+    rows = torch.cat([own for own, _ in parts])
+    lengths = Lengths.packed(torch.cat([own.lengths for _, own in parts]), device=rows.device)
+    n_utterances = torch.tensor([len(own.lengths) for _, own in parts])
+    group = torch.repeat_interleave(torch.arange(len(parts)), n_utterances)
+    return JointRows(rows, lengths, group, [len(own) for own, _ in parts])
+
+
+@dataclass(frozen=True)
+class _Inputs(JointRows):
+    """What the steps of several tasks read: rows, seeds of the pooling's masks (batch,) and each task's emotions."""
+
+    seeds: Tensor
+    truths: list[Tensor]
+
+
+def _inputs(tasks: Sequence[DecodedTask], steps: Sequence[Step]) -> _Inputs:
     parts = []
     for task, step in zip(tasks, steps, strict=True):
         with step.stream:
             parts.append(task.inputs(step.batch, step.epoch))
-    rows = torch.cat([own.rows for own in parts])
-    lengths = Lengths.packed(torch.cat([own.lengths.lengths for own in parts]), device=rows.device)
-    group = torch.repeat_interleave(torch.arange(len(tasks)), torch.tensor([len(step.batch) for step in steps]))
+    joint = join_rows([(own.rows, own.lengths) for own in parts])
     seeds = torch.cat([own.seeds for own in parts])
-    return _Inputs(rows, lengths, seeds, [own.truth for own in parts], group, [len(own.rows) for own in parts])
+    return _Inputs(**vars(joint), seeds=seeds, truths=[own.truth for own in parts])
 
 
 def _classifier_losses(layer: BLSTM | LSTM, tasks: Sequence[ClassificationTask], steps: Sequence[Step]) -> list[Tensor]:
-    """The loss of each task's step, from one pass of encoder and pooling over the utterances of all.
-
-    ``layer`` is an encoder of one layer, which computes each layer with the parameters that it is lent.
-    """
+    """The loss of each task's step, from one pass of encoder and pooling over the utterances of all."""
     inputs = _inputs(tasks, steps)
-    hidden = _encode(layer, [task.model.encoder for task in tasks], steps, inputs)
+    hidden = encode(layer, [task.model.encoder for task in tasks], steps, inputs)
     return _decoded_losses(tasks, [task.model.head for task in tasks], steps, hidden, inputs)
 
 
@@ -156,7 +201,7 @@ def _head_losses(tasks: Sequence[HeadTask], steps: Sequence[Step]) -> list[Tenso
 
 
 def _decoded_losses(
-    tasks: Sequence[AnyTask], heads: Sequence[EmotionHead], steps: Sequence[Step], hidden: Tensor, inputs: _Inputs
+    tasks: Sequence[DecodedTask], heads: Sequence[EmotionHead], steps: Sequence[Step], hidden: Tensor, inputs: _Inputs
 ) -> list[Tensor]:
     context = _pool([head.pooling for head in heads], hidden, inputs)
     contexts = context.split([len(step.batch) for step in steps])
@@ -168,7 +213,11 @@ def _decoded_losses(
     return losses
 
 
-def _encode(layer: BLSTM | LSTM, encoders: Sequence[BLSTM | LSTM], steps: Sequence[Step], inputs: _Inputs) -> Tensor:
+def encode(layer: BLSTM | LSTM, encoders: Sequence[BLSTM | LSTM], steps: Sequence[Step], inputs: JointRows) -> Tensor:
+    """Hidden vectors (row, unit) of ``inputs``, each task's by its own of ``encoders``, in one pass.
+
+    ``layer`` is an encoder of one layer, which computes each layer with the parameters that it is lent.
+    """
     hidden = inputs.rows
     for depth in range(encoders[0].n_layers):
         if depth > 0:
