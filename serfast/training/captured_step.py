@@ -1,10 +1,10 @@
 """Training steps as CUDA graphs: one for each bucket of like shapes, captured once and replayed for all its batches.
 
 A bucket is a number of utterances and a number of rows. Idle utterances of zeros, which weigh nothing in the loss, fill
-a batch up to it: what they add to any gradient is exactly 0.
+a batch up to it: what they add to any gradient is exactly 0. Batches of several models side by side have equal shares.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -68,17 +68,22 @@ class CapturedSteps:
     """
 
     def __init__(self, batch_size: int, graphs: Graphs) -> None:
-        self._n_utterances = batch_size + 1 + batch_size // _BUSY_PER_IDLE
+        self.n_utterances = batch_size + 1 + batch_size // _BUSY_PER_IDLE
         self._graphs = graphs
         self._buckets: dict[int, _Bucket] = {}
 
-    def make(self, inputs: StepInputs, step: Callable[[StepInputs], Tensor]) -> Tensor:
-        """What ``step`` returns for ``inputs``. It must be the same step each time, but for what tensors hold."""
-        n_idle = self._n_utterances - len(inputs.lengths.lengths)
-        n_rows = _bucket_rows(inputs.lengths.n_rows + n_idle)
+    def make(self, parts: Sequence[StepInputs], step: Callable[[StepInputs], Tensor]) -> Tensor:
+        """What ``step`` returns for the batches ``parts``, each filled up to the shape of the largest.
+
+        It must be the same step each time, of as many parts, but for what tensors hold.
+        """
+        n_rows = _bucket_rows(
+            max(part.lengths.n_rows + self.n_utterances - len(part.lengths.lengths) for part in parts)
+        )
         if n_rows not in self._buckets:
-            self._buckets[n_rows] = _Bucket(room_for(inputs, self._n_utterances, n_rows), self._graphs)
-        return self._buckets[n_rows].make(inputs, step)
+            room = room_for(parts[0], len(parts) * self.n_utterances, len(parts) * n_rows)
+            self._buckets[n_rows] = _Bucket(room, self._graphs)
+        return self._buckets[n_rows].make(parts, step)
 
 
 class _Bucket:
@@ -87,8 +92,8 @@ class _Bucket:
         self._n_uses = 0
         self._replay: Callable[[], Tensor] | None = None
 
-    def make(self, inputs: StepInputs, step: Callable[[StepInputs], Tensor]) -> Tensor:
-        fill(self._room, inputs)
+    def make(self, parts: Sequence[StepInputs], step: Callable[[StepInputs], Tensor]) -> Tensor:
+        fill(self._room, parts)
         if self._n_uses < _WARM_UPS:
             self._n_uses += 1
             return self._graphs.run(lambda: step(self._room))
@@ -108,23 +113,29 @@ def room_for(inputs: StepInputs, n_utterances: int, n_rows: int) -> StepInputs:
     )
 
 
-def fill(room: StepInputs, inputs: StepInputs) -> None:
-    """Write the utterances of ``inputs`` into ``room``, and idle ones of like lengths behind them, at least a row each.
+def fill(room: StepInputs, parts: Sequence[StepInputs]) -> None:
+    """Write each of ``parts`` into its even share of ``room``, and idle utterances of like lengths behind it.
 
-    Nothing waits for the device, and no tensor of ``room`` moves.
+    Each share has room for at least a row of each idle utterance. Nothing waits for the device, and no tensor of
+    ``room`` moves.
     """
-    n_utterances, n_rows = len(inputs.lengths.lengths), inputs.lengths.n_rows
-    idle = _even(room.lengths.n_rows - n_rows, len(room.lengths.lengths) - n_utterances)
-    lengths = Lengths.packed(torch.cat([inputs.lengths.lengths, idle]), device=room.rows.device)
-    room.lengths.lengths.copy_(lengths.lengths)
-    room.lengths.on_device.copy_(lengths.on_device)
-    room.lengths.first_rows.copy_(lengths.first_rows)
-    room.rows[:n_rows].copy_(inputs.rows)
-    room.rows[n_rows:].zero_()
-    room.seeds[:n_utterances].copy_(inputs.seeds)
-    room.seeds[n_utterances:].zero_()
-    room.truth[:n_utterances].copy_(inputs.truth)
-    room.truth[n_utterances:].fill_(NO_EMOTION)
+    n_utterances, n_rows = len(room.lengths.lengths) // len(parts), room.lengths.n_rows // len(parts)
+    lengths = []
+    for place, part in enumerate(parts):
+        n_busy, n_read = len(part.lengths.lengths), part.lengths.n_rows
+        lengths += [part.lengths.lengths, _even(n_rows - n_read, n_utterances - n_busy)]
+        rows = room.rows[place * n_rows : (place + 1) * n_rows]
+        rows[:n_read].copy_(part.rows)
+        rows[n_read:].zero_()
+        own = slice(place * n_utterances, (place + 1) * n_utterances)
+        room.seeds[own][:n_busy].copy_(part.seeds)
+        room.seeds[own][n_busy:].zero_()
+        room.truth[own][:n_busy].copy_(part.truth)
+        room.truth[own][n_busy:].fill_(NO_EMOTION)
+    filled = Lengths.packed(torch.cat(lengths), device=room.rows.device)
+    room.lengths.lengths.copy_(filled.lengths)
+    room.lengths.on_device.copy_(filled.on_device)
+    room.lengths.first_rows.copy_(filled.first_rows)
 
 
 def _even(n_rows: int, n_utterances: int) -> Tensor:

@@ -69,17 +69,6 @@ class Task(Protocol):
         """How well the model, in evaluation mode, does on the validation part."""
 
 
-@runtime_checkable
-class PackedTask(Task, Protocol):
-    """A task whose loss is computed from inputs on the device alone."""
-
-    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
-        """What the loss of a batch is computed from."""
-
-    def loss_of(self, inputs: StepInputs) -> Tensor:
-        """Mean loss of the utterances of ``inputs``, with its graph. It reads no value of them on the host."""
-
-
 class FoldTask(Task, Protocol):
     """A task that holds how it is to be trained, and where."""
 
@@ -90,6 +79,17 @@ class FoldTask(Task, Protocol):
     @property
     def device(self) -> torch.device:
         """Where it runs."""
+
+
+@runtime_checkable
+class PackedTask(FoldTask, Protocol):
+    """A task whose loss is computed from inputs on the device alone."""
+
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
+        """What the loss of a batch is computed from."""
+
+    def loss_of(self, inputs: StepInputs) -> Tensor:
+        """Mean loss of the utterances of ``inputs``, with its graph. It reads no value of them on the host."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def captured(task: PackedTask, steps: CapturedSteps, step: Step) -> Tensor:
         return loss.detach()
 
     with step.stream:
-        return steps.make(task.inputs(step.batch, step.epoch), whole)
+        return steps.make([task.inputs(step.batch, step.epoch)], whole)
 
 
 def training_steps(

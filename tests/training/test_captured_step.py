@@ -68,7 +68,7 @@ def some_inputs(task: ClassificationTask | HeadTask) -> list[StepInputs]:
 
 def filled(inputs: StepInputs, *, n_idle: int, n_spare: int) -> StepInputs:
     room = room_for(inputs, len(inputs.lengths.lengths) + n_idle, inputs.lengths.n_rows + n_spare)
-    fill(room, inputs)
+    fill(room, [inputs])
     return room
 
 
@@ -121,10 +121,10 @@ def test_nothing_is_left_of_the_batch_before(tiny_store: FeatureStore, tmp_path:
         few, many = task.inputs(batches[0][:2], 1), task.inputs(batches[0], 1)
         shape = len(many.lengths.lengths) + 2, many.lengths.n_rows + 30
         fresh, used = room_for(few, *shape), room_for(few, *shape)
-        fill(fresh, few)
-        fill(used, dataclasses.replace(many, rows=torch.full_like(many.rows, torch.nan)))
+        fill(fresh, [few])
+        fill(used, [dataclasses.replace(many, rows=torch.full_like(many.rows, torch.nan))])
         before = [tensor.data_ptr() for tensor in (used.rows, used.lengths.on_device, used.seeds, used.truth)]
-        fill(used, few)
+        fill(used, [few])
         assert before == [tensor.data_ptr() for tensor in (used.rows, used.lengths.on_device, used.seeds, used.truth)]
         for one, other in ((fresh, used), (fresh.lengths, used.lengths)):
             for field in dataclasses.fields(one):
@@ -150,7 +150,7 @@ def test_buckets_are_few_and_hardly_longer_than_their_batches(batch_size: int):
         rows = torch.ones(int(counts.sum()), 2)
         inputs = StepInputs(rows, Lengths.packed(counts), torch.ones_like(counts), torch.zeros_like(counts))
         wanted.append(inputs)
-        steps.make(inputs, note)
+        steps.make([inputs], note)
     shapes = {(len(full.truth), len(full.rows)) for _, full in seen}
     assert len(shapes) <= 4 * 5 + 2  # four to each doubling of a range of 50 to 1600 rows per utterance
     for inputs, full in seen:
@@ -177,7 +177,7 @@ def test_a_bucket_is_captured_at_its_third_use_and_then_replayed():
     counts = torch.tensor([5, 6, 7])
     inputs = StepInputs(torch.ones(18, 2), Lengths.packed(counts), counts, counts)
     found = [
-        float(steps.make(dataclasses.replace(inputs, rows=number * inputs.rows), lambda room: room.rows.sum()))
+        float(steps.make([dataclasses.replace(inputs, rows=number * inputs.rows)], lambda room: room.rows.sum()))
         for number in range(6)
     ]
     assert found == [36.0 * number for number in range(6)]

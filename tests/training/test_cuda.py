@@ -18,6 +18,7 @@ from serfast.training.batches import StepInputs, load_batch
 from serfast.training.captured_step import CapturedSteps, CudaGraphs, Graphs
 from serfast.training.classification import ClassificationTask, new_task
 from serfast.training.greedy import HeadTask
+from serfast.training.joint_steps import CapturedJointSteps
 from serfast.training.loading import BatchLoader, HeldRows, ReadAhead
 from serfast.training.loop import EpochRecord, captured, make_steps, training_steps
 
@@ -147,7 +148,30 @@ def test_no_replay_waits_for_the_device(tiny_store: FeatureStore, tmp_path: Path
     for number in range(4):
         with no_wait() if number == 3 else nullcontext():
             for batch in task.batches(1):
-                captured_steps.make(task.inputs(batch, 1), whole)
+                captured_steps.make([task.inputs(batch, 1)], whole)
+
+
+def test_no_joint_step_waits_for_the_device(tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    n_steps = 0
+
+    class WatchedSteps(CapturedJointSteps):
+        def __call__(self, *arguments: object) -> Tensor:
+            nonlocal n_steps
+            n_steps += 1
+            with no_wait() if n_steps > 3 else nullcontext():  # two plain calls, a capture
+                return super().__call__(*arguments)
+
+    def watched(losses_of: Callable[..., list[Tensor]], device: torch.device) -> WatchedSteps:
+        return WatchedSteps(losses_of, partial(CudaGraphs, device))
+
+    monkeypatch.setattr("serfast.training.side_by_side.packed_steps", watched)
+    folds = leave_one_speaker_out(tiny_store.corpus)[:2]
+    folders = [tmp_path / fold.name for fold in folds]
+    for folder in folders:
+        folder.mkdir()
+    options = dataclasses.replace(OPTIONS, n_epochs=6, patience=6, batch_size=64)  # an epoch is one step
+    train_side_by_side(tiny_store, folds, MODEL, options, folders=folders, device=CUDA, on_epochs=[ignore, ignore])
+    assert n_steps == 6
 
 
 def train_on(device: torch.device, store: FeatureStore, folder: Path, **changes: object) -> list[TrainedModel]:

@@ -11,8 +11,9 @@ import serfast
 from serfast import FeatureStore, ModelOptions, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
 from serfast.models import BLSTM, AttentionPool, EmotionClassifier
-from serfast.ops import Lengths
+from serfast.ops import Groups, Lengths
 from serfast.training import EpochRecord, TrainedModel, answer, greedy, train_model, train_side_by_side
+from serfast.training.joint_steps import CapturedJointSteps
 
 CPU = torch.device("cpu")
 MODEL = ModelOptions(n_units=8, encoder_dropout=0.2, pooling_dropout=0.3, decoder_dropout=0.2, n_decoder=6)
@@ -117,9 +118,9 @@ def test_heads_share_their_steps(store: FeatureStore, tmp_path: Path, monkeypatc
     members: list[int] = []
     pool = AttentionPool.forward
 
-    def counted(self: AttentionPool, hidden: torch.Tensor, lengths: Lengths, *rest: torch.Tensor) -> object:
+    def counted(self: AttentionPool, hidden: torch.Tensor, lengths: Lengths, *rest: Groups) -> object:
         if self.training and len(rest) == 2:
-            members.append(len(rest[1].unique()))
+            members.append(len(rest[1].groups.unique()))
         return pool(self, hidden, lengths, *rest)
 
     monkeypatch.setattr(AttentionPool, "forward", counted)
@@ -139,8 +140,8 @@ def test_folds_share_their_steps_and_one_that_stops_leaves(
     members: list[int] = []
     encode = BLSTM.forward
 
-    def counted(self: BLSTM, hidden: torch.Tensor, lengths: Lengths, *group: torch.Tensor) -> torch.Tensor:
-        members.extend(len(of_utterance.unique()) for of_utterance in group)
+    def counted(self: BLSTM, hidden: torch.Tensor, lengths: Lengths, *group: Groups) -> torch.Tensor:
+        members.extend(len(own.groups.unique()) for own in group)
         return encode(self, hidden, lengths, *group)
 
     monkeypatch.setattr(BLSTM, "forward", counted)
@@ -154,6 +155,48 @@ def test_folds_share_their_steps_and_one_that_stops_leaves(
     assert len(set(n_steps)) > 1
     expected = [sum(step < own for own in n_steps) for step in range(max(n_steps)) for _ in range(MODEL.n_layers)]
     assert members == expected
+
+
+class PlainCalls:
+    """In the place of graphs: what would be captured is called."""
+
+    n_made, n_runs, n_captures, n_replays = 0, 0, 0, 0
+
+    def __init__(self) -> None:
+        PlainCalls.n_made += 1
+
+    def run(self, function: Callable[[], torch.Tensor]) -> torch.Tensor:
+        PlainCalls.n_runs += 1
+        return function()
+
+    def capture(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        PlainCalls.n_captures += 1
+
+        def replay() -> torch.Tensor:
+            PlainCalls.n_replays += 1
+            return function()
+
+        return replay
+
+
+@pytest.mark.parametrize(
+    ("pooling", "scheme"), [("eq8", "joint"), ("eq9", "joint"), ("last", "joint"), ("eq8", "one_by_one")]
+)
+def test_captured_steps_are_the_plain_ones(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, scheme: str
+):
+    monkeypatch.setattr("serfast.training.side_by_side.packed_steps", lambda of, _: CapturedJointSteps(of, PlainCalls))
+    for name in ("n_made", "n_runs", "n_captures", "n_replays"):
+        monkeypatch.setattr(PlainCalls, name, 0)
+    model = dataclasses.replace(MODEL, pooling=pooling, encoder_dropout=0.0, decoder_dropout=0.0)
+    options = dataclasses.replace(OPTIONS, scheme=scheme)
+    alone, together = both_ways(store, tmp_path, model, options)
+    for one, other in zip(alone, together, strict=True):
+        assert_alike(one, other)
+        assert [record.best for record in other.history] == [record.best for record in one.history]
+    assert PlainCalls.n_replays > PlainCalls.n_runs > PlainCalls.n_captures > 1
+    n_stages = 2 if scheme == "one_by_one" else 1
+    assert n_stages < PlainCalls.n_made <= 3 * n_stages  # three folds, then two, then one
 
 
 @pytest.mark.parametrize("scheme", ["joint", "greedy", "one_by_one"])
