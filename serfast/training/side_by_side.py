@@ -24,7 +24,7 @@ from serfast.models.classifier import make_encoder
 from serfast.ops import Lengths
 from serfast.training.classification import ClassificationTask, TrainedModel, check_base, new_task
 from serfast.training.greedy import HeadTask, train_heads
-from serfast.training.loop import EpochRecord, FoldTask, Step, Task, training_steps
+from serfast.training.loop import AnyTask, EpochRecord, Step, Task, training_steps
 from serfast.training.options import TrainingOptions
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "train_side_by_side",
 ]
 
-AnyTask = TypeVar("AnyTask", bound=FoldTask)
 DecodedTask = TypeVar("DecodedTask", ClassificationTask, HeadTask)
 
 
