@@ -140,7 +140,7 @@ def run_ladder(
     """Run the rungs named, or all, with seeds 0, 1 and so on; what ``output`` holds finished is read back.
 
     The baseline, and rungs that others build on, run too. The features of each kind go to their own folder in
-    ``store``, or to the user's cache. Of a rung whose system cannot be trained side by side, folds follow each other.
+    ``store``, or to the user's cache. With ``side_by_side`` only the folds of the SVMs follow one another.
 
     Raises:
         ValueError: if a rung is not known, or as :func:`serfast.cross_validate`.

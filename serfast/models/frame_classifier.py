@@ -30,4 +30,8 @@ class FrameClassifier(nn.Module):
 
     def forward(self, features: Tensor, lengths: Lengths) -> Tensor:
         """Log posteriors (row, class) of packed features (row, feature); in evaluation, the same bits in any batch."""
-        return torch.log_softmax(self.decoder(self.encoder(features, lengths)), dim=1)
+        return self.classify(self.encoder(features, lengths))
+
+    def classify(self, hidden: Tensor) -> Tensor:
+        """Log posteriors (row, class) of the encoder's hidden vectors (row, unit)."""
+        return torch.log_softmax(self.decoder(hidden), dim=1)

@@ -59,8 +59,8 @@ def paper(
         exclude: keys of utterances to leave out, such as broken recordings.
         device: "auto", "cpu" or "cuda".
         jobs: as for :func:`serfast.cross_validate`.
-        side_by_side: as for :func:`serfast.cross_validate`; the folds of a rival, which cannot be trained so, follow
-            one another.
+        side_by_side: as for :func:`serfast.cross_validate`, of the neural rivals too; the folds of an SVM, which has no
+            steps, follow one another.
         utterances: keys of those that figure 3 is drawn for; one of each emotion when None.
         progress: print where the work stands to standard error.
         **options: fields of :class:`serfast.evaluation.LadderOptions`.

@@ -1,6 +1,6 @@
 """Training of a stacked denoising autoencoder, layer by layer, and frames seen through it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,10 @@ from serfast.features import FrameSource
 from serfast.models import DenoisingLayer, StackedAutoencoder
 from serfast.training.batches import ordered_batches, shuffled_batches
 from serfast.training.loading import BatchLoader, batch_loader
-from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.loop import Run, Validation
 from serfast.training.options import TrainingOptions
 
-__all__ = ["EncodedSource", "train_autoencoder"]
+__all__ = ["EncodedSource", "LayerTask", "train_autoencoders"]
 
 
 class EncodedSource:
@@ -40,49 +40,54 @@ class EncodedSource:
         return np.asarray(self._autoencoder.encode(rows).cpu().numpy())
 
 
-def train_autoencoder(
-    autoencoder: StackedAutoencoder,
-    source: FrameSource,
-    fold: Fold,
+def train_autoencoders(
+    autoencoders: Sequence[StackedAutoencoder],
+    sources: Sequence[FrameSource],
+    folds: Sequence[Fold],
     options: TrainingOptions,
     *,
-    folder: Path,
+    folders: Sequence[Path],
     device: torch.device,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> float:
-    """Train each layer on what the finished ones below it make of the training part of ``fold``.
+    run: Run["LayerTask"],
+) -> list[float]:
+    """Train each layer on what the finished ones below it make of the training part of its fold.
 
     A layer learns to restore its whole input from what is left of it, and keeps the epoch with the least squared error
-    on the validation part. Each has a folder of its own in ``folder``, so that a stopped run does no layer again.
+    on the validation part. Each has a folder of its own, so that a stopped run does no layer again.
 
     Args:
-        autoencoder: as it was initialised, on ``device``; left in evaluation mode with the selected weights.
-        source: standardised frames, (row, feature).
-        fold: the utterances whose frames train and validate; labels are not used.
+        autoencoders: of one depth, one for each fold, as they were initialised, on ``device``; left in evaluation mode
+            with the selected weights.
+        sources: standardised frames for each, (row, feature).
+        folds: the utterances whose frames train and validate each; labels are not used.
         options: of every layer; ``batch_size`` counts utterances.
-        folder: where checkpoints are kept.
+        folders: where the folders of the layers of each are.
         device: where training runs.
-        on_epoch: told of every epoch of every layer.
+        run: trains a layer of all.
 
     Returns:
-        The seconds of all layers.
-
-    Raises:
-        ValueError: if the loss is not finite.
+        For each fold the seconds of all layers.
     """
-    seconds = 0.0
-    autoencoder.eval()
-    for depth, layer in enumerate(autoencoder.layers):
-        stage = folder / f"layer_{depth + 1}"
-        stage.mkdir(parents=True, exist_ok=True)
-        task = _LayerTask(layer, autoencoder, depth, source, fold, options, device)
-        history = run_epochs(task, options, folder=stage, device=device, on_epoch=on_epoch)
-        seconds += sum(record.seconds for record in history)
+    seconds = [0.0] * len(folds)
+    for autoencoder in autoencoders:
+        autoencoder.eval()
+    for depth in range(len(autoencoders[0].layers)):
+        stages = [folder / f"layer_{depth + 1}" for folder in folders]
+        for stage in stages:
+            stage.mkdir(parents=True, exist_ok=True)
+        tasks = [
+            LayerTask(autoencoder.layers[depth], autoencoder, depth, source, fold, options, device)
+            for autoencoder, source, fold in zip(autoencoders, sources, folds, strict=True)
+        ]
+        for place, history in enumerate(run(tasks, stages)):
+            seconds[place] += sum(record.seconds for record in history)
     return seconds
 
 
 @dataclass(frozen=True)
-class _LayerTask:
+class LayerTask:
+    """The layer ``model`` of an autoencoder, trained on what the ``depth`` layers below it make of a source."""
+
     model: DenoisingLayer
     autoencoder: StackedAutoencoder
     depth: int
@@ -93,9 +98,11 @@ class _LayerTask:
 
     @cached_property
     def loader(self) -> BatchLoader:
+        """What loads batches of the source."""
         return batch_loader(self.source, self.device)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Utterances of like length, in an order of the epoch's own."""
         options = self.options
         batches = shuffled_batches(
             self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
@@ -104,11 +111,13 @@ class _LayerTask:
         return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        """Mean squared error of the frames of the utterances ``batch``."""
         rows = self._inputs(batch)
         return F.mse_loss(self.model(rows), rows)
 
     @torch.inference_mode()
     def validate(self) -> Validation:
+        """Mean squared error of the frames of the validation part."""
         squares, n_elements = 0.0, 0
         for batch in ordered_batches(self.fold.validation, self.source.lengths, self.options.batch_size):
             rows = self._inputs(batch)

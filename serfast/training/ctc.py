@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +14,18 @@ from torch.nn.utils.rnn import pad_sequence
 
 from serfast.corpora import Fold
 from serfast.features import FrameSource
-from serfast.models import FrameClassifier
+from serfast.models import BLSTM, FrameClassifier
 from serfast.ops import Lengths
 from serfast.training.augmentation import augment
 from serfast.training.batches import load_batch, ordered_batches, shuffled_batches
 from serfast.training.inference import Answers
+from serfast.training.joint_steps import encode, join_rows, plain_steps, run_side_by_side
 from serfast.training.loading import BatchLoader, batch_loader
-from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.loop import EpochRecord, Step, Validation
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["count_regions", "ctc_loss", "frame_log_posteriors", "train_frame_classifier"]
+__all__ = ["CtcTask", "count_regions", "ctc_loss", "frame_log_posteriors", "run_ctc_side_by_side"]
 
 
 def count_regions(voiced: NDArray[np.float32], *, n_least: int) -> int:
@@ -77,44 +78,23 @@ def frame_log_posteriors(
     return [found[place] for place in range(len(chosen))]
 
 
-def train_frame_classifier(
-    model: FrameClassifier,
-    source: FrameSource,
-    fold: Fold,
-    n_labels: NDArray[np.int64],
-    objective: Objective,
-    options: TrainingOptions,
-    *,
-    folder: Path,
-    device: torch.device,
-    on_epoch: Callable[[EpochRecord], None] | None = None,
-) -> tuple[EpochRecord, ...]:
-    """Train ``model`` with :func:`ctc_loss` on the training part of ``fold``; its last class is Null.
+@dataclass(frozen=True)
+class CtcTask:
+    """A frame classifier, trained with :func:`ctc_loss` on the training part of ``fold``; its last class is Null.
 
     The epoch is kept that has the best UA on the validation part when each utterance is given the emotion with the
-    largest mean posterior over its frames. Stopping and resuming are those of
-    :func:`serfast.training.loop.run_epochs`; on CUDA, torch's gradient of this loss is the same to rounding only.
+    largest mean posterior over its frames. On CUDA, torch's gradient of this loss is the same to rounding only.
 
-    Args:
-        model: as it was initialised, on ``device``; left in evaluation mode with the selected weights.
+    Attributes:
+        model: as it was initialised, on ``device``.
         source: standardised frames, (row, feature).
         fold: what trains and validates.
-        n_labels: how often each utterance of the source bears its emotion, (utterance,), at least 1.
+        n_labels: how often each utterance of the source bears its emotion, (utterance,), int64, at least 1, on the CPU.
         objective: whose emotions these are, and how the validation is scored.
         options: of the training. Weights of emotions and label smoothing are not used.
-        folder: where the checkpoint is kept.
         device: where training runs.
-        on_epoch: told of every epoch.
-
-    Raises:
-        ValueError: if the loss is not finite.
     """
-    task = _CtcTask(model, source, fold, torch.from_numpy(n_labels), objective, options, device)
-    return run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
 
-
-@dataclass(frozen=True)
-class _CtcTask:
     model: FrameClassifier
     source: FrameSource
     fold: Fold
@@ -125,9 +105,11 @@ class _CtcTask:
 
     @cached_property
     def loader(self) -> BatchLoader:
+        """What loads batches of the source."""
         return batch_loader(self.source, self.device)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Utterances of like length, in an order of the epoch's own."""
         options = self.options
         batches = shuffled_batches(
             self.fold.train, self.source.lengths, options.batch_size, seed=options.seed, epoch=epoch
@@ -136,12 +118,53 @@ class _CtcTask:
         return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
-        features, lengths = augment(self.loader.load(batch), self.options)
-        emotions = torch.from_numpy(self.objective.labels[batch]).to(self.device, non_blocking=True)
-        return ctc_loss(self.model(features, lengths), lengths, emotions, self.n_labels[batch])
+        """Mean loss of the utterances ``batch``, augmented."""
+        features, lengths = self.features(batch)
+        return self.sequence_loss(self.model(features, lengths), lengths, batch)
+
+    def features(self, batch: NDArray[np.int64]) -> tuple[Tensor, Lengths]:
+        """Features (row, feature) and lengths of the utterances ``batch``, augmented."""
+        return augment(self.loader.load(batch), self.options)
+
+    def sequence_loss(self, log_posteriors: Tensor, lengths: Lengths, batch: NDArray[np.int64]) -> Tensor:
+        """Mean loss of the utterances ``batch``, from the log posteriors (row, class) of their frames."""
+        return ctc_loss(log_posteriors, lengths, self.objective.truth(batch), self.n_labels[batch])
 
     def validate(self) -> Validation:
+        """Loss and confusion of the mean posteriors of the validation part."""
         part, size = self.fold.validation, self.options.batch_size
         found = frame_log_posteriors(self.model, self.source, part, batch_size=size, device=self.device)
         means = [torch.from_numpy(rows[:, :-1]).double().logsumexp(0) for rows in found]
         return self.objective.validate(Answers(torch.stack(means).float().numpy(), []), part)
+
+
+def run_ctc_side_by_side(
+    tasks: Sequence[CtcTask],
+    folders: Sequence[Path],
+    *,
+    names: Sequence[str],
+    on_epochs: Sequence[Callable[[EpochRecord], None]],
+) -> list[tuple[EpochRecord, ...]]:
+    """As :func:`serfast.training.joint_steps.run_side_by_side`, with one pass of the encoder for all in a step.
+
+    The models are of one shape.
+    """
+    with torch.device("meta"):  # its parameters are never its own
+        layer = BLSTM(1, 1, n_layers=1)
+    make = plain_steps(partial(_joint_losses, layer))
+    return run_side_by_side(tasks, folders, make, names=names, on_epochs=on_epochs)
+
+
+def _joint_losses(layer: BLSTM, tasks: Sequence[CtcTask], steps: Sequence[Step]) -> list[Tensor]:
+    parts = []
+    for task, step in zip(tasks, steps, strict=True):
+        with step.stream:
+            parts.append(task.features(step.batch))
+    inputs = join_rows(parts, [step.stream for step in steps])
+    hidden = encode(layer, [task.model.encoder for task in tasks], inputs).split(inputs.n_rows)
+    losses = []
+    for task, step, own, (_, lengths) in zip(tasks, steps, hidden, parts, strict=True):
+        with step.stream:
+            log_posteriors = task.model.classify(own)
+        losses.append(task.sequence_loss(log_posteriors, lengths, step.batch))
+    return losses

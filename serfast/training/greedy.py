@@ -5,7 +5,7 @@ Source: Huang and Narayanan (2016), section 3.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from serfast.ops import Lengths
 from serfast.training.batches import StepInputs, dropout_seeds
 from serfast.training.inference import Answers
 from serfast.training.loading import batch_loader
-from serfast.training.loop import EpochRecord, Validation
+from serfast.training.loop import EpochRecord, Run, Validation
 from serfast.training.memory import fits
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
@@ -118,7 +118,7 @@ def train_heads(
     options: TrainingOptions,
     *,
     folders: Sequence[Path],
-    run: Callable[[Sequence["HeadTask"], Sequence[Path]], Sequence[tuple[EpochRecord, ...]]],
+    run: Run["HeadTask"],
 ) -> list[tuple[tuple[EpochRecord, ...], float]]:
     """Train pooling and decoder of each of ``tasks``, stage by stage as the scheme says.
 
@@ -127,7 +127,7 @@ def train_heads(
         model_options: of the classifiers that the heads are of.
         options: of the training.
         folders: of the folds; each keeps the checkpoint of the last stage.
-        run: trains tasks with checkpoints in the folders given, and returns the epochs of each.
+        run: trains a stage of all.
 
     Returns:
         For each fold the epochs of the last stage, and the seconds of all.

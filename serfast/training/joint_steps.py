@@ -20,7 +20,7 @@ from serfast.models import BLSTM, LSTM
 from serfast.ops import Groups, Lengths
 from serfast.training.batches import StepInputs
 from serfast.training.captured_step import CapturedSteps, CudaGraphs, Graphs
-from serfast.training.loop import EpochRecord, FoldTask, PackedTask, Step, Task, training_steps
+from serfast.training.loop import AnyTask, EpochRecord, PackedTask, Step, Task, training_steps
 
 __all__ = [
     "CapturedJointSteps",
@@ -34,7 +34,6 @@ __all__ = [
     "run_side_by_side",
 ]
 
-AnyTask = TypeVar("AnyTask", bound=FoldTask)
 AnyPackedTask = TypeVar("AnyPackedTask", bound=PackedTask)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from serfast.training.random_stream import RandomStream
 
 __all__ = [
     "CHECKPOINT",
+    "AnyTask",
     "EpochRecord",
     "FoldTask",
     "PackedTask",
+    "Run",
     "Step",
     "Task",
     "TrainingSteps",
@@ -122,6 +124,11 @@ class Step:
     stream: RandomStream
     update: Callable[[], None]
 
+
+AnyTask = TypeVar("AnyTask", bound=FoldTask)
+
+Run: TypeAlias = Callable[[Sequence[AnyTask], Sequence[Path]], Sequence[tuple[EpochRecord, ...]]]
+"""What trains tasks of several folds, with checkpoints in the folders given, and returns the epochs of each."""
 
 TrainingSteps: TypeAlias = Generator[Step, tuple[Tensor, float], tuple[EpochRecord, ...]]
 

@@ -1,9 +1,8 @@
 """Training of a segment network: every segment carries the emotion of its utterance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,31 +15,11 @@ from serfast.models import SegmentNetwork, softmax
 from serfast.training.batches import load_batch
 from serfast.training.inference import Answers
 from serfast.training.loading import BatchLoader, batch_loader
-from serfast.training.loop import EpochRecord, Validation, run_epochs
+from serfast.training.loop import Validation
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
 
-__all__ = ["segment_posteriors", "train_segments"]
-
-
-def train_segments(
-    model: SegmentNetwork,
-    source: SegmentSource,
-    fold: Fold,
-    objective: Objective,
-    options: TrainingOptions,
-    *,
-    folder: Path,
-    device: torch.device,
-    on_epoch: Callable[[EpochRecord], None] | None,
-) -> tuple[EpochRecord, ...]:
-    """Train ``model`` on the segments of the training part; a step takes those of ``batch_size`` utterances.
-
-    The epoch is selected by what the mean posterior of an utterance's segments says of the validation part. Stopping
-    and resuming are those of :func:`serfast.training.loop.run_epochs`.
-    """
-    task = _SegmentTask(model, source, fold, objective, options, device)
-    return run_epochs(task, options, folder=folder, device=device, on_epoch=on_epoch)
+__all__ = ["SegmentTask", "segment_posteriors"]
 
 
 @torch.inference_mode()
@@ -57,7 +36,12 @@ def segment_posteriors(
 
 
 @dataclass(frozen=True)
-class _SegmentTask:
+class SegmentTask:
+    """A segment network, trained on the segments of the training part; a step takes those of ``batch_size`` utterances.
+
+    The epoch is selected by what the mean posterior of an utterance's segments says of the validation part.
+    """
+
     model: SegmentNetwork
     source: SegmentSource
     fold: Fold
@@ -67,20 +51,24 @@ class _SegmentTask:
 
     @cached_property
     def loader(self) -> BatchLoader:
+        """What loads batches of the source."""
         return batch_loader(self.source, self.device)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Utterances of any length, in an order of the epoch's own."""
         order = np.random.default_rng([self.options.seed, epoch]).permutation(np.asarray(self.fold.train))
         batches = np.split(order, range(self.options.batch_size, len(order), self.options.batch_size))
         self.loader.expect(batches)
         return batches
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
+        """Mean loss of the segments of the utterances ``batch``."""
         segments = self.loader.load(batch)
         truth = self.objective.truth(np.repeat(batch, segments.lengths.lengths.numpy()))
         return self.objective.loss(self.model(segments.features), truth)
 
     def validate(self) -> Validation:
+        """Loss and confusion of the mean posteriors of the validation part."""
         part = self.fold.validation
         posteriors = segment_posteriors(
             self.model, self.source, part, batch_size=self.options.batch_size, device=self.device

@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from serfast.corpora.folds import single
 from serfast.features import FrameSource
 from serfast.models import StackedAutoencoder
 from serfast.training import EpochRecord
-from serfast.training.autoencoding import EncodedSource, train_autoencoder
+from serfast.training.autoencoding import EncodedSource, train_autoencoders
 from serfast.training.classification import standardise
+from serfast.training.loop import run_in_turn
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(n_epochs=12, patience=12, batch_size=2, learning_rate=5e-3)
@@ -36,13 +38,24 @@ def prepare(store: FeatureStore) -> tuple[StackedAutoencoder, FrameSource, Fold]
     return StackedAutoencoder(28, [12, 4], corruption=0.1), standardise(store, fold, "training")[1], fold
 
 
+def train(
+    autoencoder: StackedAutoencoder,
+    source: FrameSource,
+    fold: Fold,
+    folder: Path,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> None:
+    run = partial(run_in_turn, on_epochs=[on_epoch])
+    train_autoencoders([autoencoder], [source], [fold], OPTIONS, folders=[folder], device=CPU, run=run)
+
+
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def test_unseen_frames_are_restored_better_than_by_their_mean(store: FeatureStore, tmp_path: Path):
     autoencoder, source, fold = prepare(store)
-    train_autoencoder(autoencoder, source, fold, OPTIONS, folder=tmp_path, device=CPU)
+    train(autoencoder, source, fold, tmp_path)
     rows = torch.from_numpy(source.gather(np.array(fold.validation)))
     with torch.no_grad():
         restored = autoencoder.decode(autoencoder.encode(rows))
@@ -65,7 +78,7 @@ def test_codes_are_those_of_the_frames_whatever_is_gathered_with_them(store: Fea
 
 def test_each_layer_keeps_the_epoch_that_restored_validation_best(store: FeatureStore, tmp_path: Path):
     autoencoder, source, fold = prepare(store)
-    train_autoencoder(autoencoder, source, fold, OPTIONS, folder=tmp_path, device=CPU)
+    train(autoencoder, source, fold, tmp_path)
     rows = torch.from_numpy(source.gather(np.array(fold.validation)))
     for depth, layer in enumerate(autoencoder.layers):
         lines = (tmp_path / f"layer_{depth + 1}" / "metrics.jsonl").read_text().splitlines()
@@ -91,12 +104,10 @@ def test_a_stopped_training_does_no_finished_layer_again_and_ends_with_the_same_
             raise StopError
 
     whole, source, fold = prepare(store)
-    train_autoencoder(whole, source, fold, OPTIONS, folder=tmp_path / "whole", device=CPU)
+    train(whole, source, fold, tmp_path / "whole")
     with pytest.raises(StopError):
-        train_autoencoder(
-            prepare(store)[0], source, fold, OPTIONS, folder=tmp_path / "stopped", device=CPU, on_epoch=stop
-        )
+        train(prepare(store)[0], source, fold, tmp_path / "stopped", stop)
     resumed, reported = prepare(store)[0], []
-    train_autoencoder(resumed, source, fold, OPTIONS, folder=tmp_path / "stopped", device=CPU, on_epoch=reported.append)
+    train(resumed, source, fold, tmp_path / "stopped", reported.append)
     assert [record.epoch for record in reported] == list(range(4, OPTIONS.n_epochs + 1))
     assert same_weights(whole, resumed)

@@ -13,8 +13,9 @@ from serfast import FeatureStore, TrainingOptions
 from serfast.corpora.folds import single
 from serfast.models import FrameClassifier
 from serfast.ops import Lengths
+from serfast.training import run_epochs
 from serfast.training.classification import standardise
-from serfast.training.ctc import count_regions, ctc_loss, frame_log_posteriors, train_frame_classifier
+from serfast.training.ctc import CtcTask, count_regions, ctc_loss, frame_log_posteriors
 from serfast.training.objective import Objective
 
 CPU = torch.device("cpu")
@@ -103,7 +104,8 @@ def train(
     model = FrameClassifier(len(store.feature_names), len(store.corpus.emotions) + 1, n_units=12, n_layers=1)
     folder.mkdir()
     objective = Objective(store, fold, options, CPU)
-    train_frame_classifier(model, source, fold, n_labels, objective, options, folder=folder, device=CPU)
+    task = CtcTask(model, source, fold, torch.from_numpy(n_labels), objective, options, CPU)
+    run_epochs(task, options, folder=folder, device=CPU)
     return model, frame_log_posteriors(model, source, fold.validation, batch_size=4, device=CPU)
 
 

@@ -12,9 +12,9 @@ from serfast.corpora import Fold
 from serfast.corpora.folds import single
 from serfast.features import ColumnSource, FeatureOptions, SegmentSource, feature_names
 from serfast.models import SegmentNetwork
-from serfast.training import EpochRecord
+from serfast.training import EpochRecord, run_epochs
 from serfast.training.objective import Objective
-from serfast.training.segments import segment_posteriors, train_segments
+from serfast.training.segments import SegmentTask, segment_posteriors
 
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(n_epochs=4, patience=4, learning_rate=3e-3)
@@ -39,8 +39,8 @@ def train(store: FeatureStore, fold: Fold, folder: Path, **changes: object) -> t
     options = dataclasses.replace(OPTIONS, **changes)
     network = make_network()
     objective = Objective(store, fold, options, CPU)
-    history = train_segments(network, cut(store), fold, objective, options, folder=folder, device=CPU, on_epoch=None)
-    return network, list(history)
+    task = SegmentTask(network, cut(store), fold, objective, options, CPU)
+    return network, list(run_epochs(task, options, folder=folder, device=CPU))
 
 
 def posteriors_of(network: SegmentNetwork, store: FeatureStore, index: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Codes of spectra from an autoencoder, and a recurrent network over them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +11,13 @@ from serfast.checks import integer, number, require
 from serfast.evaluation.system import FoldContext, FoldOutcome
 from serfast.features import ColumnSource, FeatureOptions, FrameSource, Normaliser, StandardisedSource
 from serfast.models import EmotionClassifier, ModelOptions, StackedAutoencoder
-from serfast.training import TrainingOptions, answer, run_epochs
-from serfast.training.autoencoding import EncodedSource, train_autoencoder
+from serfast.training import EpochRecord, TrainingOptions, answer
+from serfast.training.autoencoding import EncodedSource, LayerTask, train_autoencoders
 from serfast.training.classification import ClassificationTask, standardise
+from serfast.training.joint_steps import own_losses, plain_steps, run_side_by_side
+from serfast.training.loop import Run, run_in_turn
 from serfast.training.objective import Objective
+from serfast.training.side_by_side import run_classifiers_side_by_side
 
 __all__ = ["GhoshBottleneck"]
 
@@ -73,10 +78,6 @@ class GhoshBottleneck:
     def base(self) -> None:
         """None: it builds on no other system."""
 
-    @property
-    def fit_side_by_side(self) -> None:
-        """None: its folds are learned one after another."""
-
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         pretraining = {f"pretraining_{name}": value for name, value in asdict(self.pretraining).items()}
@@ -89,39 +90,71 @@ class GhoshBottleneck:
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train the autoencoder on the frames of the training part, then the network on their codes."""
-        codes, seconds = self._encode(context)
+        run = partial(run_in_turn, on_epochs=[context.on_epoch])
+        return self._fit([context], run, run)[0]
+
+    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
+        """As :meth:`fit` on each of several folds of one store; a layer or the network of all takes the same steps.
+
+        Raises:
+            ValueError: if the loss of a fold is not finite.
+        """
+        names, on_epochs = [context.fold.name for context in contexts], [context.on_epoch for context in contexts]
+        return self._fit(
+            contexts,
+            partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs),
+            partial(run_classifiers_side_by_side, names=names, on_epochs=on_epochs),
+        )
+
+    def _fit(
+        self, contexts: Sequence[FoldContext], run_layers: Run[LayerTask], run: Run[ClassificationTask]
+    ) -> list[FoldOutcome]:
+        encoded = self._encode(contexts, run_layers)
+        tasks = [self._task(context, codes) for context, (codes, _) in zip(contexts, encoded, strict=True)]
+        folders = [context.folder / _CLASSIFIER for context in contexts]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        histories = run(tasks, folders)
+        return [
+            self._outcome(context, task, history, seconds)
+            for context, task, history, (_, seconds) in zip(contexts, tasks, histories, encoded, strict=True)
+        ]
+
+    def _encode(self, contexts: Sequence[FoldContext], run: Run[LayerTask]) -> list[tuple[FrameSource, float]]:
+        """For each fold the codes of the store's frames, standardised, and the seconds that training took."""
+        options = replace(self.pretraining, **{name: getattr(self.training, name) for name in _FOR_BOTH_STAGES})
+        store, device = contexts[0].store, contexts[0].device
+        folds = [context.fold for context in contexts]
+        bins = [name for name in store.feature_names if name.startswith("log_power_")]
+        spectra, autoencoders = [], []
+        for fold in folds:
+            standardised = standardise(store, fold, options.normalisation)[1]
+            spectra.append(ColumnSource(standardised, store.feature_names, bins))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(options.seed)
+                autoencoders.append(StackedAutoencoder(len(bins), self.n_units, self.corruption).to(device))
+        folders = [context.folder / _AUTOENCODER for context in contexts]
+        seconds = train_autoencoders(autoencoders, spectra, folds, options, folders=folders, device=device, run=run)
+        encoded: list[tuple[FrameSource, float]] = []
+        for source, autoencoder, fold, took in zip(spectra, autoencoders, folds, seconds, strict=True):
+            codes = EncodedSource(source, autoencoder, device)
+            encoded.append((StandardisedSource(codes, [Normaliser.fit(codes, fold.train)]), took))
+        return encoded
+
+    def _task(self, context: FoldContext, codes: FrameSource) -> ClassificationTask:
         objective = Objective(context.store, context.fold, self.training, context.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
             model = EmotionClassifier(self.n_units[-1], objective.n_emotions, self.model)
-        model.to(context.device)
-        folder = context.folder / _CLASSIFIER
-        folder.mkdir(exist_ok=True)
-        task = ClassificationTask(model, codes, context.fold, objective, self.training, context.device)
-        history = run_epochs(task, self.training, folder=folder, device=context.device, on_epoch=context.on_epoch)
-        seconds += sum(record.seconds for record in history)
-        best_epoch = max(record.epoch for record in history if record.best)
-        answers = answer(model, codes, context.scored, batch_size=self.training.batch_size, device=context.device)
-        return FoldOutcome(answers.probabilities, len(history), best_epoch, seconds)
-
-    def _encode(self, context: FoldContext) -> tuple[FrameSource, float]:
-        """The codes of the store's frames, standardised, and the seconds that training took."""
-        store, fold, device = context.store, context.fold, context.device
-        options = replace(self.pretraining, **{name: getattr(self.training, name) for name in _FOR_BOTH_STAGES})
-        bins = [name for name in store.feature_names if name.startswith("log_power_")]
-        standardised = standardise(store, fold, options.normalisation)[1]
-        spectra = ColumnSource(standardised, store.feature_names, bins)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
-            autoencoder = StackedAutoencoder(len(bins), self.n_units, self.corruption)
-        seconds = train_autoencoder(
-            autoencoder.to(device),
-            spectra,
-            fold,
-            options,
-            folder=context.folder / _AUTOENCODER,
-            device=device,
-            on_epoch=context.on_epoch,
+        return ClassificationTask(
+            model.to(context.device), codes, context.fold, objective, self.training, context.device
         )
-        codes = EncodedSource(spectra, autoencoder, device)
-        return StandardisedSource(codes, [Normaliser.fit(codes, fold.train)]), seconds
+
+    def _outcome(
+        self, context: FoldContext, task: ClassificationTask, history: Sequence[EpochRecord], seconds: float
+    ) -> FoldOutcome:
+        best_epoch = max(record.epoch for record in history if record.best)
+        size = self.training.batch_size
+        answers = answer(task.model, task.source, context.scored, batch_size=size, device=task.device)
+        seconds += sum(record.seconds for record in history)
+        return FoldOutcome(answers.probabilities, len(history), best_epoch, seconds)

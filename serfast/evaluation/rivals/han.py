@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from serfast.features import ColumnSource, FeatureOptions, SegmentSource, featur
 from serfast.models import ExtremeLearningMachine, SegmentNetwork, posterior_statistics
 from serfast.training import EpochRecord, TrainingOptions
 from serfast.training.classification import standardise
+from serfast.training.joint_steps import own_losses, plain_steps, run_side_by_side
+from serfast.training.loop import Run, run_in_turn
 from serfast.training.objective import Objective
-from serfast.training.segments import segment_posteriors, train_segments
+from serfast.training.segments import SegmentTask, segment_posteriors
 
 __all__ = ["HanSegments"]
 
@@ -81,29 +84,53 @@ class HanSegments:
     def base(self) -> None:
         """None: it builds on no other system."""
 
-    @property
-    def fit_side_by_side(self) -> None:
-        """None: its folds are learned one after another."""
-
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         return {"system": "han_segments", **asdict(self), "ridges": list(self.ridges)}
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train the network, then the extreme learning machine on what it says of the training part."""
-        fold, seed = context.fold, self.training.seed
-        objective = Objective(context.store, fold, self.training, context.device)
-        source = self._segments(context)
-        network, history = self._train_network(context, source, objective)
+        return self._fit([context], partial(run_in_turn, on_epochs=[context.on_epoch]))[0]
+
+    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
+        """As :meth:`fit` on each of several folds of one store, whose networks are trained in the same steps.
+
+        Raises:
+            ValueError: if the loss of a fold is not finite.
+        """
+        names, on_epochs = [context.fold.name for context in contexts], [context.on_epoch for context in contexts]
+        return self._fit(
+            contexts, partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs)
+        )
+
+    def _fit(self, contexts: Sequence[FoldContext], run: Run[SegmentTask]) -> list[FoldOutcome]:
+        tasks = [self._task(context) for context in contexts]
+        folders = [context.folder / _NETWORK for context in contexts]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        histories = run(tasks, folders)
+        return [self._outcome(*learned) for learned in zip(contexts, tasks, histories, strict=True)]
+
+    def _task(self, context: FoldContext) -> SegmentTask:
+        objective = Objective(context.store, context.fold, self.training, context.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            n_inputs = self.n_frames * len(feature_names())
+            network = SegmentNetwork(n_inputs, objective.n_emotions, n_layers=self.n_layers, n_units=self.n_units)
+        network.to(context.device)
+        return SegmentTask(network, self._segments(context), context.fold, objective, self.training, context.device)
+
+    def _outcome(self, context: FoldContext, task: SegmentTask, history: Sequence[EpochRecord]) -> FoldOutcome:
+        fold, objective, source = task.fold, task.objective, task.source
 
         def statistics(part: Sequence[int]) -> NDArray[np.float64]:
             size = self.training.batch_size
-            posteriors = segment_posteriors(network, source, part, batch_size=size, device=context.device)
+            posteriors = segment_posteriors(task.model, source, part, batch_size=size, device=task.device)
             return posterior_statistics(posteriors, source.lengths[list(part)], threshold=self.threshold)
 
         def fit_machine(ridge: float) -> ExtremeLearningMachine:
             sizes = {"n_emotions": objective.n_emotions, "n_hidden": self.n_hidden}
-            return ExtremeLearningMachine.fit(train, labels, **sizes, ridge=ridge, seed=seed)
+            return ExtremeLearningMachine.fit(train, labels, **sizes, ridge=ridge, seed=self.training.seed)
 
         started = time.monotonic()
         train, labels = statistics(fold.train), objective.labels[list(fold.train)]
@@ -113,28 +140,6 @@ class HanSegments:
         best_epoch = max(record.epoch for record in history if record.best)
         probabilities = machine.probabilities(statistics(context.scored))
         return FoldOutcome(probabilities, len(history), best_epoch, seconds, {"ridge": ridge})
-
-    def _train_network(
-        self, context: FoldContext, source: SegmentSource, objective: Objective
-    ) -> tuple[SegmentNetwork, tuple[EpochRecord, ...]]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.training.seed)
-            n_inputs = self.n_frames * len(feature_names())
-            network = SegmentNetwork(n_inputs, objective.n_emotions, n_layers=self.n_layers, n_units=self.n_units)
-        network.to(context.device)
-        folder = context.folder / _NETWORK
-        folder.mkdir(exist_ok=True)
-        history = train_segments(
-            network,
-            source,
-            context.fold,
-            objective,
-            self.training,
-            folder=folder,
-            device=context.device,
-            on_epoch=context.on_epoch,
-        )
-        return network, history
 
     def _segments(self, context: FoldContext) -> SegmentSource:
         store = context.store

@@ -3,21 +3,24 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from serfast.checks import integer, number, require
 from serfast.evaluation.rivals.selection import select_by_validation
 from serfast.evaluation.system import FoldContext, FoldOutcome
-from serfast.features import ColumnSource, FeatureOptions, FrameSource, feature_names
+from serfast.features import ColumnSource, FeatureOptions, FeatureStore, feature_names
 from serfast.models import ExtremeLearningMachine, FrameClassifier, posterior_statistics, softmax
 from serfast.training import EpochRecord, TrainingOptions
 from serfast.training.classification import standardise
-from serfast.training.ctc import count_regions, frame_log_posteriors, train_frame_classifier
+from serfast.training.ctc import CtcTask, count_regions, frame_log_posteriors, run_ctc_side_by_side
+from serfast.training.loop import Run, run_in_turn
 from serfast.training.objective import Objective
 
 __all__ = ["LeeCtc"]
@@ -84,33 +87,63 @@ class LeeCtc:
     def base(self) -> None:
         """None: it builds on no other system."""
 
-    @property
-    def fit_side_by_side(self) -> None:
-        """None: its folds are learned one after another."""
-
     def to_dict(self) -> dict[str, Any]:
         """Every choice by name, JSON-safe."""
         return {"system": "lee_ctc", **asdict(self), "n_hidden": list(self.n_hidden), "ridges": list(self.ridges)}
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train the network, then the extreme learning machine on what it says of the training part."""
-        store, fold, seed = context.store, context.fold, self.training.seed
-        objective = Objective(store, fold, self.training, context.device)
-        standardised = standardise(store, fold, self.training.normalisation)[1]
+        return self._fit([context], partial(run_in_turn, on_epochs=[context.on_epoch]))[0]
+
+    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
+        """As :meth:`fit` on each of several folds of one store, whose networks are trained in the same steps.
+
+        Raises:
+            ValueError: if the loss of a fold is not finite.
+        """
+        names, on_epochs = [context.fold.name for context in contexts], [context.on_epoch for context in contexts]
+        return self._fit(contexts, partial(run_ctc_side_by_side, names=names, on_epochs=on_epochs))
+
+    def _fit(self, contexts: Sequence[FoldContext], run: Run[CtcTask]) -> list[FoldOutcome]:
+        n_regions = self._n_regions(contexts[0].store)
+        tasks = [self._task(context, n_regions) for context in contexts]
+        folders = [context.folder / _NETWORK for context in contexts]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        histories = run(tasks, folders)
+        return [self._outcome(*learned) for learned in zip(contexts, tasks, histories, strict=True)]
+
+    def _n_regions(self, store: FeatureStore) -> Tensor:
+        """How often each utterance bears its emotion, (utterance,)."""
+        voiced = store.feature_names.index("voiced")
+        flags = (store.utterance_rows(index)[:, voiced] for index in range(len(store.lengths)))
+        return torch.tensor([count_regions(frames, n_least=self.n_voiced) for frames in flags])
+
+    def _task(self, context: FoldContext, n_regions: Tensor) -> CtcTask:
+        store, fold, training = context.store, context.fold, self.training
+        objective = Objective(store, fold, training, context.device)
+        standardised = standardise(store, fold, training.normalisation)[1]
         source = ColumnSource(standardised, store.feature_names, feature_names())
-        network, history = self._train_network(context, source, objective)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            n_classes = objective.n_emotions + 1  # and Null
+            n_inputs = len(feature_names())
+            network = FrameClassifier(n_inputs, n_classes, n_units=self.n_units, n_layers=self.n_layers)
+        return CtcTask(network.to(context.device), source, fold, n_regions, objective, training, context.device)
+
+    def _outcome(self, context: FoldContext, task: CtcTask, history: Sequence[EpochRecord]) -> FoldOutcome:
+        fold, objective, source = task.fold, task.objective, task.source
 
         def statistics(part: Sequence[int]) -> NDArray[np.float64]:
             size = self.training.batch_size
-            found = frame_log_posteriors(network, source, part, batch_size=size, device=context.device)
+            found = frame_log_posteriors(task.model, source, part, batch_size=size, device=task.device)
             posteriors = softmax(np.concatenate(found)[:, :-1])
             return posterior_statistics(posteriors, source.lengths[list(part)], threshold=self.threshold)
 
         def fit_machine(choice: tuple[int, float]) -> ExtremeLearningMachine:
             n_hidden, ridge = choice
-            return ExtremeLearningMachine.fit(
-                train, labels, n_emotions=objective.n_emotions, n_hidden=n_hidden, ridge=ridge, seed=seed
-            )
+            sizes = {"n_emotions": objective.n_emotions, "n_hidden": n_hidden}
+            return ExtremeLearningMachine.fit(train, labels, **sizes, ridge=ridge, seed=self.training.seed)
 
         started = time.monotonic()
         train, labels = statistics(fold.train), objective.labels[list(fold.train)]
@@ -121,31 +154,3 @@ class LeeCtc:
         best_epoch = max(record.epoch for record in history if record.best)
         probabilities = machine.probabilities(statistics(context.scored))
         return FoldOutcome(probabilities, len(history), best_epoch, seconds, {"n_hidden": n_hidden, "ridge": ridge})
-
-    def _train_network(
-        self, context: FoldContext, source: FrameSource, objective: Objective
-    ) -> tuple[FrameClassifier, tuple[EpochRecord, ...]]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.training.seed)
-            n_classes = objective.n_emotions + 1  # and Null
-            n_inputs = len(feature_names())
-            network = FrameClassifier(n_inputs, n_classes, n_units=self.n_units, n_layers=self.n_layers)
-        network.to(context.device)
-        store = context.store
-        voiced = store.feature_names.index("voiced")
-        flags = (store.utterance_rows(index)[:, voiced] for index in range(len(store.lengths)))
-        n_regions = np.array([count_regions(frames, n_least=self.n_voiced) for frames in flags], dtype=np.int64)
-        folder = context.folder / _NETWORK
-        folder.mkdir(exist_ok=True)
-        history = train_frame_classifier(
-            network,
-            source,
-            context.fold,
-            n_regions,
-            objective,
-            self.training,
-            folder=folder,
-            device=context.device,
-            on_epoch=context.on_epoch,
-        )
-        return network, history
