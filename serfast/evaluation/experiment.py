@@ -5,26 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
-from serfast.checks import flag, integer, require
+from serfast.checks import flag, require
 from serfast.corpora import Corpus
 from serfast.evaluation.corpus_features import corpus_features, without_excluded
-from serfast.evaluation.fold import fold_folder
-from serfast.evaluation.fold_reports import fold_reports
-from serfast.evaluation.parallel import run_folds
 from serfast.evaluation.progress import Progress
-from serfast.evaluation.protocol import SINGLE, Protocol, lay_folds, make_protocol
+from serfast.evaluation.protocol import SINGLE, lay_folds, make_protocol
 from serfast.evaluation.recipe_choice import recipe_of
-from serfast.evaluation.results import RESULT, FoldResult, Result, UtterancePrediction, score_predictions
-from serfast.evaluation.run_folder import claim
-from serfast.evaluation.side_by_side import run_folds_side_by_side
-from serfast.evaluation.system import FoldContext, System
+from serfast.evaluation.results import Result
+from serfast.evaluation.runs import SystemRun, run_systems
 from serfast.features import FeatureStore
 from serfast.ops import resolve_device
 from serfast.training import crew, launched
 
-__all__ = ["cross_validate", "run_system", "train"]
+__all__ = ["cross_validate", "train"]
 
 
 def train(
@@ -140,12 +134,10 @@ def _experiment(
         features = corpus_features(corpus, recipe.features, store=store, progress=progress)
         features = without_excluded(features, exclude, progress=progress)
         protocol = make_protocol(protocol_name, features)
-        return run_system(
-            recipe,
+        (result,) = run_systems(
+            [SystemRun(recipe, output, output / "base")],
             features,
             protocol,
-            output=output,
-            base_output=output / "base",
             exclude=exclude,
             device=device,
             jobs=jobs,
@@ -153,101 +145,4 @@ def _experiment(
             progress=progress,
             remarks=recipe.remarks(features.corpus.name),
         )
-
-
-def run_system(
-    system: System,
-    features: FeatureStore,
-    protocol: Protocol,
-    *,
-    output: Path,
-    base_output: Path,
-    exclude: Sequence[str],
-    device: torch.device,
-    progress: Progress,
-    jobs: int | None = None,
-    side_by_side: bool = False,
-    remarks: Sequence[str] = (),
-) -> Result:
-    """Run ``system`` over the folds of ``protocol`` in the folder ``output``, or read its finished run.
-
-    The folds of its base system are read from, or put into, ``base_output``. ``jobs`` and
-    ``side_by_side`` are those of :func:`cross_validate`; ``remarks`` go into the result's notes.
-
-    Raises:
-        ValueError: if ``output`` is in use or holds anything but this run, ``jobs`` is not positive, or
-            ``side_by_side`` does not go with ``jobs`` or ``system``.
-        CorpusError: if the run's files are damaged.
-    """
-    if jobs is not None:
-        require("jobs", "be at least 1", jobs, integer("jobs", jobs) >= 1)
-        require("jobs", "be None with side_by_side", jobs, not side_by_side)
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(output / ".lock", timeout=0):
-            claim(output, {"protocol": protocol.name, **_identity(features, system, exclude)}, protocol)
-            if (output / RESULT).exists():
-                progress.say(f"{output} holds this run, finished: nothing to do")
-                return Result.load(output)
-            with fold_reports(output, [fold.name for fold in protocol.folds], progress) as reports:
-                single = protocol.name == SINGLE
-                contexts = [
-                    FoldContext(
-                        features,
-                        fold,
-                        output if single else fold_folder(output, fold.name),
-                        base_output if single else fold_folder(base_output, fold.name),
-                        device,
-                        report.epoch,
-                    )
-                    for fold, report in zip(protocol.folds, reports, strict=True)
-                ]
-                if side_by_side:
-                    found = run_folds_side_by_side(system, contexts, reports)
-                else:
-                    found = run_folds(system, contexts, reports, jobs=jobs)
-            folds = [fold for fold, _ in found]
-            predictions = [row for _, rows in found for row in rows]
-            result = _pool(features, protocol, folds, predictions, exclude=exclude, output=output, remarks=remarks)
-            result.save()
-            return result
-    except Timeout as error:
-        raise ValueError(f"output {output} must not be in use, got a folder that another process trains in") from error
-
-
-def _identity(features: FeatureStore, system: System, exclude: Sequence[str]) -> dict[str, Any]:
-    # With the splits, all that decides what a run computes.
-    return {
-        "corpus": features.corpus.name,
-        "emotions": list(features.corpus.emotions),
-        "exclude": sorted(exclude),
-        **system.to_dict(),
-        "features": features.options.to_dict(),
-        "features_digest": features.options.digest(),
-    }
-
-
-def _pool(
-    features: FeatureStore,
-    protocol: Protocol,
-    folds: Sequence[FoldResult],
-    predictions: Sequence[UtterancePrediction],
-    *,
-    exclude: Sequence[str],
-    output: Path,
-    remarks: Sequence[str],
-) -> Result:
-    return Result(
-        corpus=features.corpus.name,
-        protocol=protocol.name,
-        part=protocol.scored_part,
-        emotions=features.corpus.emotions,
-        pooled=score_predictions(predictions, features.corpus.emotions),
-        folds=tuple(folds),
-        predictions=tuple(predictions),
-        splits_digest=protocol.digest,
-        training_seconds=sum(fold.seconds for fold in folds),
-        excluded=tuple(sorted(exclude)),
-        notes=(*features.corpus.notes, *remarks),
-        output=output,
-    )
+        return result

@@ -13,13 +13,13 @@ import torch
 from serfast.checks import integer, require
 from serfast.corpora import Corpus
 from serfast.evaluation.corpus_features import corpus_features, without_excluded
-from serfast.evaluation.experiment import run_system
 from serfast.evaluation.ladder_rows import LadderRow
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import Protocol, lay_folds, make_protocol
 from serfast.evaluation.recipe import Recipe
 from serfast.evaluation.results import Result
 from serfast.evaluation.rivals import FunctionalsSvm, GhoshBottleneck, HanSegments, LeeCtc
+from serfast.evaluation.runs import SystemRun, run_systems
 from serfast.evaluation.system import System
 from serfast.features import FeatureOptions, FeatureStore
 from serfast.models import ModelOptions
@@ -140,7 +140,8 @@ def run_ladder(
     """Run the rungs named, or all, with seeds 0, 1 and so on; what ``output`` holds finished is read back.
 
     The baseline, and rungs that others build on, run too. The features of each kind go to their own folder in
-    ``store``, or to the user's cache. With ``side_by_side`` only the folds of the SVMs follow one another.
+    ``store``, or to the user's cache. With ``side_by_side`` all folds of all seeds of a rung are trained in the same
+    steps, but for those of the SVMs; without it the seeds follow one another, so that one is finished soon.
 
     Raises:
         ValueError: if a rung is not known, or as :func:`serfast.cross_validate`.
@@ -154,28 +155,38 @@ def run_ladder(
     lay_folds(protocol, corpus)  # what does not fit is said before hours of extraction, not after
     stores: dict[FeatureOptions, tuple[FeatureStore, Protocol]] = {}
     results: dict[str, list[Result]] = {}
-    for seed in range(n_seeds):
-        for rung in _with_bases(ladder(options, seed), rungs):
+    seeds = range(n_seeds)
+    for together in [tuple(seeds)] if side_by_side else [(seed,) for seed in seeds]:
+        for of_seeds in zip(*(_with_bases(ladder(options, seed), rungs) for seed in together), strict=True):
+            rung = of_seeds[0]
             wanted = rung.system.features
             if wanted not in stores:
                 features = ladder_features(corpus, wanted, store=store, exclude=exclude, progress=progress)
                 stores[wanted] = features, make_protocol(protocol, features)
             features, folds = stores[wanted]
-            progress.say(" ".join(filter(None, [rung.title, _SCORINGS.get(rung.scoring)])) + f", seed {seed}")
-            bases = [other.name for other in ladder(options, seed) if other.system == rung.system.base]
-            found = run_system(
-                rung.system,
+            title = " ".join(filter(None, [rung.title, _SCORINGS.get(rung.scoring)]))
+            progress.say(f"{title}, seed{'s' * (len(together) > 1)} {', '.join(map(str, together))}")
+            bases = [other.name for other in ladder(options, together[0]) if other.system == rung.system.base]
+            base = bases[0] if bases else "base"
+            found = run_systems(
+                [
+                    SystemRun(
+                        own.system,
+                        output / f"seed-{seed}" / rung.name,
+                        output / f"seed-{seed}" / base,
+                        label=f"seed {seed}" if len(together) > 1 else "",
+                    )
+                    for seed, own in zip(together, of_seeds, strict=True)
+                ],
                 features,
                 folds,
-                output=output / f"seed-{seed}" / rung.name,
-                base_output=output / f"seed-{seed}" / (bases[0] if bases else "base"),
                 exclude=exclude,
                 jobs=jobs,
                 side_by_side=side_by_side and rung.system.fit_side_by_side is not None,
                 device=device,
                 progress=progress,
             )
-            results.setdefault(rung.name, []).append(found)
+            results.setdefault(rung.name, []).extend(found)
     return tuple(
         LadderRow(rung.name, rung.title, rung.scoring, tuple(results[rung.name]))
         for rung in ladder(options)

@@ -21,16 +21,15 @@ _IN_TURN = threading.Lock()
 
 
 def run_folds(
-    system: System, contexts: Sequence[FoldContext], reports: Sequence[FoldReport], *, jobs: int | None
+    members: Sequence[tuple[System, FoldContext]], reports: Sequence[FoldReport], *, jobs: int | None
 ) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
-    """Run ``system`` on several folds through joblib and return what each gave, in their order.
+    """Run systems on folds through joblib and return what each gave, in their order.
 
     Every process maps the feature store from the same file; base folds are run where their fold is. A fold gets the
     same bits in any process with the same number of threads.
 
     Args:
-        system: what learns.
-        contexts: the folds.
+        members: what learns, and the fold that it learns on.
         reports: where each says how far it is.
         jobs: processes on this machine, which share the threads that torch may use here; no more are started than there
             are folds and processor cores. With None joblib's configuration decides, which without
@@ -40,15 +39,14 @@ def run_folds(
         ValueError, CorpusError, RuntimeError: what a fold raised, naming the fold.
     """
     try:
-        with _processes(jobs, len(contexts)):
-            tasks = zip(contexts, reports, strict=True)
-            return list(
-                joblib.Parallel(batch_size=1)(
-                    joblib.delayed(_run)(system, context, report) for context, report in tasks
-                )
-            )
+        with _processes(jobs, len(members)):
+            tasks = [
+                joblib.delayed(_run)(system, context, report)
+                for (system, context), report in zip(members, reports, strict=True)
+            ]
+            return list(joblib.Parallel(batch_size=1)(tasks))
     except BrokenExecutor as error:
-        names = [context.fold.name for context, report in zip(contexts, reports, strict=True) if report.in_work()]
+        names = [context.fold.name for (_, context), report in zip(members, reports, strict=True) if report.in_work()]
         raise RuntimeError(
             f"a worker process ended in the fold {' or '.join(names)}: {error} With fewer jobs each has more memory; "
             f"the same call goes on where this one stopped."

@@ -112,23 +112,26 @@ class Recipe:
         )
         return self._outcome(context, trained)
 
-    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
-        """As :meth:`fit` on each of several folds of one store, all trained in the same steps.
+    @staticmethod
+    def fit_side_by_side(members: "Sequence[tuple[Recipe, FoldContext]]") -> list[FoldOutcome]:
+        """As :meth:`fit` of recipes that differ in the seed only, each on a fold of one store, in the same steps.
 
         Raises:
             ValueError: as :func:`serfast.training.train_side_by_side`.
         """
+        first, contexts = members[0][0], [context for _, context in members]
         trained = train_side_by_side(
             contexts[0].store,
             [context.fold for context in contexts],
-            self.model,
-            self.training,
+            first.model,
+            first.training,
             folders=[context.folder for context in contexts],
             device=contexts[0].device,
             on_epochs=[context.on_epoch for context in contexts],
-            bases=None if self.base is None else [_base_model(context) for context in contexts],
+            bases=None if first.base is None else [_base_model(context) for context in contexts],
+            seeds=[recipe.training.seed for recipe, _ in members],
         )
-        return [self._outcome(context, model) for context, model in zip(contexts, trained, strict=True)]
+        return [recipe._outcome(context, model) for (recipe, context), model in zip(members, trained, strict=True)]
 
     def _outcome(self, context: FoldContext, trained: TrainedModel) -> FoldOutcome:
         emotions, features = context.store.corpus.emotions, context.store.options

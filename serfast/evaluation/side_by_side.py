@@ -13,34 +13,42 @@ __all__ = ["run_folds_side_by_side"]
 
 
 def run_folds_side_by_side(
-    system: System, contexts: Sequence[FoldContext], reports: Sequence[FoldReport]
+    members: Sequence[tuple[System, FoldContext]], reports: Sequence[FoldReport]
 ) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
     """What :func:`serfast.evaluation.parallel.run_folds` returns, of folds whose models are trained side by side.
 
-    The base of ``system``, if it has one, is trained side by side too, in the folds that are not finished.
+    The systems differ in the seed only. Their bases, if they have any, are trained side by side too, in the folds that
+    are not finished.
 
     Raises:
-        ValueError: what a fold raised, naming the fold, or if ``system`` cannot be trained so.
+        ValueError: what a fold raised, naming the fold, or if the systems cannot be trained so.
     """
     for report in reports:
         report.begin()
-    found = _learn(system, contexts)
+    found = _learn(members)
     for (result, _), report in zip(found, reports, strict=True):
         report.finish(result)
     return found
 
 
-def _learn(system: System, contexts: Sequence[FoldContext]) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
-    fit = system.fit_side_by_side
+def _learn(
+    members: Sequence[tuple[System, FoldContext]],
+) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
+    fit = members[0][0].fit_side_by_side
     if fit is None:
-        raise ValueError(f"side_by_side must be False for this system, got True for {type(system).__name__}")
+        raise ValueError(f"side_by_side must be False for this system, got True for {type(members[0][0]).__name__}")
     with ExitStack() as stack:
-        for context in contexts:
+        for _, context in members:
             stack.enter_context(fold_lock(context.folder))
-        unfinished = [context for context in contexts if not (context.folder / FOLD).exists()]
+        unfinished = [(system, context) for system, context in members if not (context.folder / FOLD).exists()]
         if unfinished:
-            if system.base is not None:
-                _learn(system.base, [replace(context, folder=context.base_folder) for context in unfinished])
-            for context, outcome in zip(unfinished, fit(unfinished), strict=True):
+            bases = [
+                (system.base, replace(context, folder=context.base_folder))
+                for system, context in unfinished
+                if system.base is not None
+            ]
+            if bases:
+                _learn(bases)
+            for (_, context), outcome in zip(unfinished, fit(unfinished), strict=True):
                 write_outcome(outcome, context)
-    return [run_fold(system, context) for context in contexts]
+    return [run_fold(system, context) for system, context in members]

@@ -72,8 +72,9 @@ class System(Protocol):
         """Learn on the training part, select on the validation part, answer the scored part."""
 
     @property
-    def fit_side_by_side(self) -> "Callable[[Sequence[FoldContext]], list[FoldOutcome]] | None":
-        """What does as :meth:`fit` on each of several folds of one store, at least one, in the same steps.
+    def fit_side_by_side(self) -> "Callable[[Sequence[tuple[Any, FoldContext]]], list[FoldOutcome]] | None":
+        """What does as :meth:`fit` of each of several systems on a fold of one store, all in the same steps.
 
-        None for a system that cannot; the base of one that can, can.
+        The systems are of one kind and differ in the seed only. None for a kind that cannot; the base of one that can,
+        can.
         """

@@ -44,7 +44,7 @@ def train_autoencoders(
     autoencoders: Sequence[StackedAutoencoder],
     sources: Sequence[FrameSource],
     folds: Sequence[Fold],
-    options: TrainingOptions,
+    options: Sequence[TrainingOptions],
     *,
     folders: Sequence[Path],
     device: torch.device,
@@ -60,7 +60,7 @@ def train_autoencoders(
             with the selected weights.
         sources: standardised frames for each, (row, feature).
         folds: the utterances whose frames train and validate each; labels are not used.
-        options: of every layer; ``batch_size`` counts utterances.
+        options: of every layer of each, which differ in the seed only; ``batch_size`` counts utterances.
         folders: where the folders of the layers of each are.
         device: where training runs.
         run: trains a layer of all.
@@ -76,8 +76,8 @@ def train_autoencoders(
         for stage in stages:
             stage.mkdir(parents=True, exist_ok=True)
         tasks = [
-            LayerTask(autoencoder.layers[depth], autoencoder, depth, source, fold, options, device)
-            for autoencoder, source, fold in zip(autoencoders, sources, folds, strict=True)
+            LayerTask(autoencoder.layers[depth], autoencoder, depth, source, fold, own, device)
+            for autoencoder, source, fold, own in zip(autoencoders, sources, folds, options, strict=True)
         ]
         for place, history in enumerate(run(tasks, stages)):
             seconds[place] += sum(record.seconds for record in history)

@@ -125,7 +125,7 @@ def train_heads(
     Args:
         tasks: one for each fold.
         model_options: of the classifiers that the heads are of.
-        options: of the training.
+        options: of the training; each task has a seed of its own.
         folders: of the folds; each keeps the checkpoint of the last stage.
         run: trains a stage of all.
 
@@ -134,7 +134,7 @@ def train_heads(
     """
     seconds = [0.0] * len(tasks)
     if options.scheme == "one_by_one":
-        first = [replace(task, model=_attention_head(task, model_options, options.seed)) for task in tasks]
+        first = [replace(task, model=_attention_head(task, model_options)) for task in tasks]
         stages = [folder / "attention" for folder in folders]
         for stage in stages:
             stage.mkdir(exist_ok=True)
@@ -148,11 +148,11 @@ def train_heads(
     return [(history, before + _seconds(history)) for history, before in zip(histories, seconds, strict=True)]
 
 
-def _attention_head(task: "HeadTask", options: ModelOptions, seed: int) -> EmotionHead:
+def _attention_head(task: "HeadTask", options: ModelOptions) -> EmotionHead:
     """A new head with the pooling of ``options`` and a linear decoder."""
     linear = replace(options, n_decoder=0, decoder_dropout=0.0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(task.options.seed)
         return EmotionHead(task.cache.rows.shape[1], task.objective.n_emotions, linear).to(task.device)
 
 

@@ -8,12 +8,12 @@ import torch
 
 import serfast
 from serfast.corpora import Corpus
-from serfast.evaluation import LadderRow, Result, experiment
+from serfast.evaluation import LadderRow, Result, runs
 from serfast.evaluation.fold_reports import FoldReport
 from serfast.evaluation.ladder import BASELINE, LadderOptions, ladder, run_ladder
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.rivals import GhoshBottleneck
-from serfast.evaluation.system import System
+from serfast.evaluation.system import FoldContext, System
 from serfast.training import EpochRecord
 
 TINY = LadderOptions(n_units=6, n_units_final=8, n_decoder_final=5, n_epochs=2)
@@ -92,7 +92,7 @@ def test_every_rung_runs_under_one_protocol_and_is_read_back(
     for row in rows:
         assert len(row.results[0].predictions) == len(corpus.utterances), row.name
         assert row.results[0].pooled.ua > 0
-    monkeypatch.setattr(experiment, "run_folds", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "run_folds", lambda *_, **__: pytest.fail("trained again"))
     assert [answers(row.results[0]) for row in run(corpus, tmp_path)] == [answers(row.results[0]) for row in rows]
 
 
@@ -107,9 +107,14 @@ def test_rows_share_the_encoder_of_their_base(corpus: Corpus, tmp_path: Path):
     assert not (tmp_path / "seed-0" / "base").exists()
 
 
-def recorded(told: list[System], way: Callable[..., object], system: System, *rest: object, **more: object) -> object:
-    told.append(system)
-    return way(system, *rest, **more)
+Members = list[tuple[System, FoldContext]]
+
+
+def recorded(
+    told: list[Members], way: Callable[..., object], members: Members, *rest: object, **more: object
+) -> object:
+    told.append(members)
+    return way(members, *rest, **more)
 
 
 def test_rows_are_trained_side_by_side_where_they_can(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -118,19 +123,39 @@ def test_rows_are_trained_side_by_side_where_they_can(corpus: Corpus, tmp_path: 
     assert in_turn == ["svm", "svm_speaker"]
     names = ["lstm_last_reversed", "greedy_dropout_eq8", "han", "lee", "ghosh", "svm"]
     alone = run(corpus, tmp_path / "alone", names, store=tmp_path / "features")
-    ways: dict[str, list[System]] = {"run_folds": [], "run_folds_side_by_side": []}
+    ways: dict[str, list[Members]] = {"run_folds": [], "run_folds_side_by_side": []}
     for name, told in ways.items():
-        monkeypatch.setattr(experiment, name, partial(recorded, told, getattr(experiment, name)))
+        monkeypatch.setattr(runs, name, partial(recorded, told, getattr(runs, name)))
     together = run(corpus, tmp_path / "together", names, store=tmp_path / "features", side_by_side=True)
-    assert ways["run_folds"] == [systems["svm"]]
+    assert [members[0][0] for members in ways["run_folds"]] == [systems["svm"]]
     wanted = ["lstm_last_reversed", "mean", "greedy_dropout_eq8", "han", "lee", "ghosh"]
-    assert ways["run_folds_side_by_side"] == [systems[name] for name in wanted]
+    assert [members[0][0] for members in ways["run_folds_side_by_side"]] == [systems[name] for name in wanted]
     for one, other in zip(alone, together, strict=True):
         for expected, found in zip(one.results[0].predictions, other.results[0].predictions, strict=True):
             assert (found.key, found.fold) == (expected.key, expected.fold)
             assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-3)
     with pytest.raises(ValueError, match="jobs must be None with side_by_side, got 2"):
         run(corpus, tmp_path / "both", ["mean"], side_by_side=True, jobs=2)
+
+
+def test_seeds_are_trained_side_by_side_too(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = ["greedy_dropout_eq9", "han", "lee", "ghosh", "svm"]
+    alone = run(corpus, tmp_path / "alone", names, n_seeds=2, store=tmp_path / "features")
+    together: list[Members] = []
+    way = partial(recorded, together, runs.run_folds_side_by_side)
+    monkeypatch.setattr(runs, "run_folds_side_by_side", way)
+    rows = run(corpus, tmp_path / "together", names, n_seeds=2, store=tmp_path / "features", side_by_side=True)
+    n_folds = len(rows[0].results[0].folds)
+    for members in together:
+        assert [system.training.seed for system, _ in members] == [0] * n_folds + [1] * n_folds
+    assert [row.name for row in rows] == ["mean", *names]
+    assert len(together) == len(rows) - 1  # but the support vector machine
+    for one, other in zip(alone, rows, strict=True):
+        for expected, found in zip(one.results, other.results, strict=True):
+            for truth, answer in zip(expected.predictions, found.predictions, strict=True):
+                assert (answer.key, answer.fold) == (truth.key, truth.fold)
+                assert answer.probabilities == pytest.approx(truth.probabilities, abs=1e-3)
+        assert one.name == "svm" or answers(other.results[0]) != answers(other.results[1])
 
 
 def test_seeds_are_runs_of_their_own(corpus: Corpus, tmp_path: Path):

@@ -6,7 +6,7 @@ import torch
 
 import serfast
 from serfast import FeatureStore
-from serfast.evaluation import Recipe, experiment
+from serfast.evaluation import Recipe, runs
 from serfast.evaluation.recipe_choice import recipe_of
 from serfast.reports import fold_table
 
@@ -60,7 +60,7 @@ def test_a_greedy_recipe_is_chosen_with_its_own_base(tiny_store: FeatureStore, t
 def test_a_finished_choice_is_read_back(tiny_store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     options = {**QUICK, "n_units": [2, 3]}
     first = serfast.cross_validate(tiny_store, output=tmp_path / "run", **options)
-    monkeypatch.setattr(experiment, "run_folds", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "run_folds", lambda *_, **__: pytest.fail("trained again"))
     assert serfast.cross_validate(tiny_store, output=tmp_path / "run", **options) == first
 
 

@@ -8,10 +8,10 @@ import torch
 
 import serfast
 from serfast import FeatureStore, Recognizer, Result
-from serfast.evaluation.experiment import run_system
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import make_protocol
 from serfast.evaluation.rivals import FunctionalsSvm
+from serfast.evaluation.runs import SystemRun, run_systems
 
 QUICK = {"n_units": 8, "n_epochs": 3, "batch_size": 6, "encoder_dropout": 0.2, "progress": False}
 
@@ -81,12 +81,10 @@ def test_the_time_of_a_step_is_shared_out(store: FeatureStore, tmp_path: Path):
 
 def test_other_systems_are_refused(store: FeatureStore, tmp_path: Path):
     with pytest.raises(ValueError, match="side_by_side must be False for this system, got True for FunctionalsSvm"):
-        run_system(
-            FunctionalsSvm(),
+        run_systems(
+            [SystemRun(FunctionalsSvm(), tmp_path / "run", tmp_path / "base")],
             store,
             make_protocol("paper", store),
-            output=tmp_path / "run",
-            base_output=tmp_path / "base",
             exclude=(),
             device=torch.device("cpu"),
             progress=Progress(False),

@@ -46,7 +46,7 @@ def train(
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> None:
     run = partial(run_in_turn, on_epochs=[on_epoch])
-    train_autoencoders([autoencoder], [source], [fold], OPTIONS, folders=[folder], device=CPU, run=run)
+    train_autoencoders([autoencoder], [source], [fold], [OPTIONS], folders=[folder], device=CPU, run=run)
 
 
 def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:

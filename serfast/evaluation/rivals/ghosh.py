@@ -91,55 +91,37 @@ class GhoshBottleneck:
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train the autoencoder on the frames of the training part, then the network on their codes."""
         run = partial(run_in_turn, on_epochs=[context.on_epoch])
-        return self._fit([context], run, run)[0]
+        return _fit([(self, context)], run, run)[0]
 
-    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
-        """As :meth:`fit` on each of several folds of one store; a layer or the network of all takes the same steps.
+    @staticmethod
+    def fit_side_by_side(members: "Sequence[tuple[GhoshBottleneck, FoldContext]]") -> list[FoldOutcome]:
+        """As :meth:`fit` of systems that differ in the seed only, each on a fold of one store, in the same steps.
+
+        A layer of all autoencoders takes its steps together, and then the networks of all.
 
         Raises:
             ValueError: if the loss of a fold is not finite.
         """
-        names, on_epochs = [context.fold.name for context in contexts], [context.on_epoch for context in contexts]
-        return self._fit(
-            contexts,
+        names = [context.fold.name for _, context in members]
+        on_epochs = [context.on_epoch for _, context in members]
+        return _fit(
+            members,
             partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs),
             partial(run_classifiers_side_by_side, names=names, on_epochs=on_epochs),
         )
 
-    def _fit(
-        self, contexts: Sequence[FoldContext], run_layers: Run[LayerTask], run: Run[ClassificationTask]
-    ) -> list[FoldOutcome]:
-        encoded = self._encode(contexts, run_layers)
-        tasks = [self._task(context, codes) for context, (codes, _) in zip(contexts, encoded, strict=True)]
-        folders = [context.folder / _CLASSIFIER for context in contexts]
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-        histories = run(tasks, folders)
-        return [
-            self._outcome(context, task, history, seconds)
-            for context, task, history, (_, seconds) in zip(contexts, tasks, histories, encoded, strict=True)
-        ]
+    def _pretraining(self) -> TrainingOptions:
+        return replace(self.pretraining, **{name: getattr(self.training, name) for name in _FOR_BOTH_STAGES})
 
-    def _encode(self, contexts: Sequence[FoldContext], run: Run[LayerTask]) -> list[tuple[FrameSource, float]]:
-        """For each fold the codes of the store's frames, standardised, and the seconds that training took."""
-        options = replace(self.pretraining, **{name: getattr(self.training, name) for name in _FOR_BOTH_STAGES})
-        store, device = contexts[0].store, contexts[0].device
-        folds = [context.fold for context in contexts]
+    def _autoencoder(self, context: FoldContext) -> tuple[StackedAutoencoder, FrameSource]:
+        """A new autoencoder, and the standardised spectra that it is to learn."""
+        store, options = context.store, self._pretraining()
         bins = [name for name in store.feature_names if name.startswith("log_power_")]
-        spectra, autoencoders = [], []
-        for fold in folds:
-            standardised = standardise(store, fold, options.normalisation)[1]
-            spectra.append(ColumnSource(standardised, store.feature_names, bins))
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(options.seed)
-                autoencoders.append(StackedAutoencoder(len(bins), self.n_units, self.corruption).to(device))
-        folders = [context.folder / _AUTOENCODER for context in contexts]
-        seconds = train_autoencoders(autoencoders, spectra, folds, options, folders=folders, device=device, run=run)
-        encoded: list[tuple[FrameSource, float]] = []
-        for source, autoencoder, fold, took in zip(spectra, autoencoders, folds, seconds, strict=True):
-            codes = EncodedSource(source, autoencoder, device)
-            encoded.append((StandardisedSource(codes, [Normaliser.fit(codes, fold.train)]), took))
-        return encoded
+        standardised = standardise(store, context.fold, options.normalisation)[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            autoencoder = StackedAutoencoder(len(bins), self.n_units, self.corruption)
+        return autoencoder.to(context.device), ColumnSource(standardised, store.feature_names, bins)
 
     def _task(self, context: FoldContext, codes: FrameSource) -> ClassificationTask:
         objective = Objective(context.store, context.fold, self.training, context.device)
@@ -158,3 +140,39 @@ class GhoshBottleneck:
         answers = answer(task.model, task.source, context.scored, batch_size=size, device=task.device)
         seconds += sum(record.seconds for record in history)
         return FoldOutcome(answers.probabilities, len(history), best_epoch, seconds)
+
+
+def _fit(
+    members: Sequence[tuple[GhoshBottleneck, FoldContext]], run_layers: Run[LayerTask], run: Run[ClassificationTask]
+) -> list[FoldOutcome]:
+    encoded = _encode(members, run_layers)
+    tasks = [system._task(context, codes) for (system, context), (codes, _) in zip(members, encoded, strict=True)]
+    folders = [context.folder / _CLASSIFIER for _, context in members]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    learned = zip(members, tasks, run(tasks, folders), encoded, strict=True)
+    return [
+        system._outcome(context, task, history, seconds) for (system, context), task, history, (_, seconds) in learned
+    ]
+
+
+def _encode(
+    members: Sequence[tuple[GhoshBottleneck, FoldContext]], run: Run[LayerTask]
+) -> list[tuple[FrameSource, float]]:
+    """For each member the codes of the store's frames, standardised, and the seconds that training took."""
+    begun = [system._autoencoder(context) for system, context in members]
+    device = members[0][1].device
+    seconds = train_autoencoders(
+        [autoencoder for autoencoder, _ in begun],
+        [spectra for _, spectra in begun],
+        [context.fold for _, context in members],
+        [system._pretraining() for system, _ in members],
+        folders=[context.folder / _AUTOENCODER for _, context in members],
+        device=device,
+        run=run,
+    )
+    encoded: list[tuple[FrameSource, float]] = []
+    for (_, context), (autoencoder, spectra), took in zip(members, begun, seconds, strict=True):
+        codes = EncodedSource(spectra, autoencoder, device)
+        encoded.append((StandardisedSource(codes, [Normaliser.fit(codes, context.fold.train)]), took))
+    return encoded

@@ -90,26 +90,18 @@ class HanSegments:
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train the network, then the extreme learning machine on what it says of the training part."""
-        return self._fit([context], partial(run_in_turn, on_epochs=[context.on_epoch]))[0]
+        return _fit([(self, context)], partial(run_in_turn, on_epochs=[context.on_epoch]))[0]
 
-    def fit_side_by_side(self, contexts: Sequence[FoldContext]) -> list[FoldOutcome]:
-        """As :meth:`fit` on each of several folds of one store, whose networks are trained in the same steps.
+    @staticmethod
+    def fit_side_by_side(members: "Sequence[tuple[HanSegments, FoldContext]]") -> list[FoldOutcome]:
+        """As :meth:`fit` of systems that differ in the seed only, each on a fold of one store, in the same steps.
 
         Raises:
             ValueError: if the loss of a fold is not finite.
         """
-        names, on_epochs = [context.fold.name for context in contexts], [context.on_epoch for context in contexts]
-        return self._fit(
-            contexts, partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs)
-        )
-
-    def _fit(self, contexts: Sequence[FoldContext], run: Run[SegmentTask]) -> list[FoldOutcome]:
-        tasks = [self._task(context) for context in contexts]
-        folders = [context.folder / _NETWORK for context in contexts]
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-        histories = run(tasks, folders)
-        return [self._outcome(*learned) for learned in zip(contexts, tasks, histories, strict=True)]
+        names = [context.fold.name for _, context in members]
+        on_epochs = [context.on_epoch for _, context in members]
+        return _fit(members, partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs))
 
     def _task(self, context: FoldContext) -> SegmentTask:
         objective = Objective(context.store, context.fold, self.training, context.device)
@@ -150,3 +142,12 @@ class HanSegments:
             n_frames=self.n_frames,
             share=self.share,
         )
+
+
+def _fit(members: Sequence[tuple[HanSegments, FoldContext]], run: Run[SegmentTask]) -> list[FoldOutcome]:
+    tasks = [system._task(context) for system, context in members]
+    folders = [context.folder / _NETWORK for _, context in members]
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    learned = zip(members, tasks, run(tasks, folders), strict=True)
+    return [system._outcome(context, task, history) for (system, context), task, history in learned]

@@ -11,10 +11,10 @@ import torch
 
 from serfast import FeatureStore, ModelOptions, Result, TrainingOptions
 from serfast.corpora import Fold
-from serfast.evaluation.experiment import run_system
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import make_protocol
 from serfast.evaluation.rivals import FunctionalsSvm, GhoshBottleneck, HanSegments, LeeCtc
+from serfast.evaluation.runs import SystemRun, run_systems
 from serfast.evaluation.system import FoldContext, FoldOutcome, System
 from serfast.features import StoreWriter
 
@@ -36,16 +36,15 @@ StoreMaker = Callable[..., FeatureStore]
 
 
 def run(system: System, store: FeatureStore, output: Path) -> Result:
-    return run_system(
-        system,
+    (result,) = run_systems(
+        [SystemRun(system, output, output / "base")],
         store,
         make_protocol("leave_one_speaker_out", store),
-        output=output,
-        base_output=output / "base",
         exclude=(),
         device=torch.device("cpu"),
         progress=Progress(False),
     )
+    return result
 
 
 def fit(system: System, store: FeatureStore, fold: Fold, folder: Path) -> FoldOutcome:

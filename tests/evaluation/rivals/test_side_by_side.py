@@ -9,11 +9,11 @@ import torch
 
 from serfast import FeatureStore, ModelOptions, Result, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
-from serfast.evaluation.experiment import run_system
 from serfast.evaluation.fold_reports import FoldReport
 from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import make_protocol
 from serfast.evaluation.rivals import GhoshBottleneck, HanSegments, LeeCtc
+from serfast.evaluation.runs import SystemRun, run_systems
 from serfast.evaluation.system import System
 from serfast.models import BLSTM
 from serfast.ops import Groups, Lengths
@@ -42,17 +42,16 @@ def store(make_store: Callable[..., FeatureStore], tmp_path: Path, name: str) ->
 
 
 def run(system: System, store: FeatureStore, output: Path, *, side_by_side: bool = True) -> Result:
-    return run_system(
-        system,
+    (result,) = run_systems(
+        [SystemRun(system, output, output / "base")],
         store,
         make_protocol("leave_one_speaker_out", store),
-        output=output,
-        base_output=output / "base",
         exclude=(),
         device=torch.device("cpu"),
         progress=Progress(False),
         side_by_side=side_by_side,
     )
+    return result
 
 
 def records(run: Path, fold: str) -> list[dict]:
