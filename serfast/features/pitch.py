@@ -4,8 +4,8 @@
 2. Peaks of the correlation of two windows of 15 ms, refined by a parabola, are a frame's candidates.
 3. Correlation and energies, of the frame and its neighbours, say how likely the frame is to be voiced.
 4. Viterbi's algorithm picks the path of least cost through candidates and unvoiced stretches.
-5. The periods on the path are measured anew without the bias of moving formants, and a smooth contour goes through
-   them.
+5. The periods on the path are measured anew without the bias of moving formants, several at once where they are noisy,
+   and a smooth contour goes through them.
 
 Sources: Talkin (1995), A robust algorithm for pitch tracking; Boersma (1993), Accurate short-term analysis of the
 fundamental frequency; Ghahremani et al. (2014), A pitch extraction algorithm tuned for automatic speech recognition.

@@ -2,9 +2,11 @@
 
 A formant that moves from one period to the next shifts the phases of the harmonics near it, and with them the peak of
 the correlation. So both windows that a period sets apart pass through a filter that takes out their own strongest
-resonance, then through one damped resonance for both, without which the noise beside the formant would come up. A
-smooth contour goes through what is measured, the nearer the better the windows of a frame agree. Frames at the ends of
-a voiced stretch whose windows do not agree become unvoiced.
+resonance, then through one damped resonance for both, without which the noise beside the formant would come up. The
+estimate holds where the windows have what they share, seldom quite at the centre of the frame. A frame that this
+measures badly, for a voice that bends so little, is measured again with windows that several periods set apart: the
+same error of the lag is a smaller one of the period. A smooth contour goes through what is measured, the nearer the
+better the windows of a frame agree. Frames at the ends of a voiced stretch whose windows do not agree become unvoiced.
 
 Source: Markel (1972), The SIFT algorithm for fundamental frequency estimation. The constants are fitted to the
 development signals of ``benchmarks/pitch_accuracy.py``.
@@ -17,51 +19,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
-from serfast.features.contour import smooth_contour
-from serfast.features.lanes import LANES, load, logarithm, maximum, minimum, root, splat, store
+from serfast.features.contour import mean_bend, smooth_contour
+from serfast.features.lanes import LANES, load, maximum, root, splat, store
 from serfast.features.transposition import transpose
 
 __all__ = ["Refiner", "make_refiner", "refine_periods"]
 
-_WINDOW_MS = 26.0  # its square, which weighs the correlation, has half its height over 9.5 ms
+_WINDOW_MS = 22.0  # its square, which weighs the correlation, has half its height over 8 ms
 _SEARCH_MS = 0.5  # before and behind the period that is refined
+_FAR_SEARCH_MS = 0.9  # before and behind several periods
+_FAR_LAG_MS = 15.0  # that these come near to
+_MOST_PERIODS = 8
 _PREDICTOR_RATE = 4000  # of the samples that predict each other: the waveform ends below half of it
 _BALLAST = 0.01  # noise that the predictor expects, relative to the energy
-_DAMPING = 0.87  # of the common resonance, per sample of the predictor
-_MAX_TILT = 6.0  # of the logarithm of the weight from end to end of a window
+_DAMPING = 0.8  # of the common resonance, per sample of the predictor
 _DELAY_MS = 0.75  # a vocal tract sounds on after each pulse: the waveform tells of the pitch a little earlier
 _MOST_DISSENT = 0.6  # 1 less the correlation, over which a frame at the end of a stretch becomes unvoiced
 _TRUST = 1.0  # dissent at which the estimate before and the refined one count alike
-_LEAST_ERROR = 5.3  # cents: deviation of the period of a voice from its trend
-_ERROR = 76.0  # cents: what is added where the windows do not agree, for the fourth root of dissent over curvature
+_LEAST_ERROR = 9.6  # cents: deviation of the period of a voice from its trend
+_ERROR = 220.0  # cents: what is added where the windows do not agree, for the fourth root of dissent over curvature
+_FAR_ERROR = 155.0  # cents: the same of windows that several periods set apart
+_SMALL_ERROR = 15.0  # cents: no frame is measured again below it
+_SMALL_SHARE = 0.5  # ... nor below this share of what the voice bends
 _CENTS = 1200 / math.log(2)
 
 
 class Refiner(NamedTuple):
-    """Sizes in samples of the decimated waveform, and the window."""
+    """Sizes in samples of the decimated waveform, and the weights of the correlation."""
 
     hop: int
     lead: int  # of the waveform before where frame 0 is measured
     window: NDArray[np.float32]  # whole registers
     search: int  # lags before and behind the period; with the period itself, whole threes
+    far_search: int  # ... before and behind several periods
+    far_lag: float
     stride: int  # between the samples of the predictor, and of the correlation
     n_rows: int  # of a side: the window and what is searched, whole registers
     shortest: int  # waveform that can be looked at
 
 
+class _Peaks(NamedTuple):
+    """The highest peak of each frame's correlation, shape (frame,)."""
+
+    lags: NDArray[np.float64]  # 0 without a peak
+    dissent: NDArray[np.float64]  # 1 less the correlation
+    errors: NDArray[np.float64]  # root of dissent over curvature
+    places: NDArray[np.float64]  # samples behind the centre of the frame where the windows have what they share
+
+
 def make_refiner(rate: float, hop: int, reach: int, longest: int) -> Refiner:
     """Prepare for a waveform of ``rate`` samples per second with periods up to ``longest``."""
     length = round(_WINDOW_MS * rate / 1000 / LANES) * LANES
-    search = 1 + 3 * round((_SEARCH_MS * rate / 1000 - 1) / 3)
-    n_rows = -(-(length + 2 * search) // LANES) * LANES
+    search, far_search = (1 + 3 * round((reach_ms * rate / 1000 - 1) / 3) for reach_ms in (_SEARCH_MS, _FAR_SEARCH_MS))
+    n_rows = -(-(length + 2 * far_search) // LANES) * LANES
+    far_lag, longest_refined = _FAR_LAG_MS * rate / 1000, longest + search
     return Refiner(
         hop=hop,
         lead=reach + round(_DELAY_MS * rate / 1000),
         window=(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32),
         search=search,
+        far_search=far_search,
+        far_lag=far_lag,
         stride=round(rate / _PREDICTOR_RATE),
         n_rows=n_rows,
-        shortest=n_rows + longest,
+        shortest=n_rows + math.ceil(max(2 * longest_refined, far_lag + longest_refined)),
     )
 
 
@@ -74,38 +95,75 @@ def refine_periods(decimated: NDArray[np.float32], refiner: Refiner, periods: ND
         refiner: sizes.
         periods: estimates within half a millisecond.
     """
-    voiced = np.flatnonzero(periods)
-    length, search, n_rows = refiner.window.size, refiner.search, refiner.n_rows
-    segments = np.zeros(LANES * n_rows, dtype=np.float32)
-    tile = np.empty(2 * LANES * LANES, dtype=np.float32)
-    rows, lags = np.empty((2, n_rows * LANES), dtype=np.float32), np.ones(LANES, dtype=np.float32)
-    correlation = np.empty((2 * search + 1) * LANES, dtype=np.float32)
-    cents, dissent, variances = np.zeros(periods.size), np.zeros(periods.size), np.zeros(periods.size)
-    for first in range(0, voiced.size, LANES):
-        frames = voiced[first : first + LANES]
-        for side in range(2):
-            for lane in range(frames.size):
-                lag = int(periods[frames[lane]] + np.float32(0.5))
-                left = refiner.lead + frames[lane] * refiner.hop - (length + lag) // 2
-                start = min(max(left, 0), decimated.size - n_rows - lag) + side * (lag - search)
-                for at in range(0, n_rows, LANES):
-                    store(segments, lane * n_rows + at, load(decimated, start + at))
-                lags[lane] = lag
-            transpose(segments, n_rows, n_rows, tile, rows[side], LANES)
-        slope = logarithm(_equalise(rows, refiner)) / load(lags, 0)
-        _correlate(rows[0], rows[1], slope, refiner, correlation)
-        _read_peaks(correlation, frames, periods, cents, dissent, variances)
+    count, voiced = periods.size, np.flatnonzero(periods)
+    peaks = _Peaks(np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count))
+    cents, variances, places = np.zeros(count), np.zeros(count), np.zeros(count)
+    multiples = np.ones(count)
+    _find_peaks(decimated, refiner, refiner.search, voiced, multiples, periods, peaks)
+    for frame in voiced:
+        if peaks.lags[frame] > 0:
+            share = peaks.dissent[frame] / (peaks.dissent[frame] + _TRUST)
+            periods[frame] += (1 - share) * (peaks.lags[frame] - periods[frame])
+        cents[frame] = _CENTS * math.log(periods[frame])
+        variances[frame] = _LEAST_ERROR * _LEAST_ERROR + _ERROR * _ERROR * peaks.errors[frame]
+        places[frame] = peaks.places[frame]
     for direction in (1, -1):
-        _trim(dissent[::direction], variances[::direction])
-    smooth_contour(cents, variances)
+        _trim(peaks.dissent[::direction], variances[::direction])
+    bend = mean_bend(cents, variances)
+    least = _SMALL_ERROR * _SMALL_ERROR + _SMALL_SHARE * _SMALL_SHARE * bend * bend
+    noisy = np.flatnonzero(variances > least)
+    for frame in noisy:
+        multiples[frame] = min(max(int(refiner.far_lag / periods[frame] + 0.5), 2), _MOST_PERIODS)
+    _find_peaks(decimated, refiner, refiner.far_search, noisy, multiples, periods, peaks)
+    for frame in noisy:
+        if peaks.lags[frame] > 0:
+            share = variances[frame] / (variances[frame] + _FAR_ERROR * _FAR_ERROR * peaks.errors[frame])
+            cents[frame] += share * (_CENTS * math.log(peaks.lags[frame] / multiples[frame]) - cents[frame])
+            places[frame] += share * (peaks.places[frame] - places[frame])
+            variances[frame] *= 1 - share
+    for frame in voiced:
+        places[frame] /= refiner.hop
+    smooth_contour(cents, variances, places, bend)
     for frame in voiced:
         periods[frame] = math.exp(cents[frame] / _CENTS) if variances[frame] > 0 else 0.0
 
 
 @kernel()
-def _resonance(rows: NDArray[np.float32], first: int, refiner: Refiner) -> tuple[Any, Any, Any]:
-    # The two coefficients that predict a sample from those one and two strides before, by the autocorrelation method,
-    # and the energy under the window
+def _find_peaks(
+    decimated: NDArray[np.float32],
+    refiner: Refiner,
+    search: int,
+    frames: NDArray[np.int64],
+    multiples: NDArray[np.float64],  # (frame), of the periods
+    periods: NDArray[np.float32],  # (frame)
+    peaks: _Peaks,  # of the frames
+) -> None:
+    length, n_rows = refiner.window.size, refiner.n_rows
+    segments = np.zeros(LANES * n_rows, dtype=np.float32)
+    tile = np.empty(2 * LANES * LANES, dtype=np.float32)
+    rows, centres = np.empty((2, n_rows * LANES), dtype=np.float32), np.empty(LANES, dtype=np.float32)
+    correlation = np.empty((2 * search + 1) * LANES, dtype=np.float32)
+    for first in range(0, frames.size, LANES):
+        group = frames[first : first + LANES]
+        for side in range(2):
+            for lane in range(group.size):
+                frame = group[lane]
+                lag = int(multiples[frame] * periods[frame] + 0.5)
+                left = refiner.lead + frame * refiner.hop - (length + lag) // 2
+                inside = min(max(left, 0), decimated.size - n_rows - lag)
+                start = inside + side * (lag - search)
+                for at in range(0, n_rows, LANES):
+                    store(segments, lane * n_rows + at, load(decimated, start + at))
+                peaks.lags[frame], peaks.places[frame] = lag, inside - left
+            transpose(segments, n_rows, n_rows, tile, rows[side], LANES)
+        _equalise(rows, search, refiner)
+        _correlate(rows[0], rows[1], refiner, correlation, centres)
+        _read_peaks(correlation, centres, group, peaks)
+
+
+@kernel()
+def _resonance(rows: NDArray[np.float32], first: int, refiner: Refiner) -> tuple[Any, Any]:
+    # The two coefficients that predict a sample from those one and two strides before, by the autocorrelation method
     window, stride = refiner.window, refiner.stride
     energy, one, two = splat(np.float32(1e-6)), splat(np.float32(0)), splat(np.float32(0))
     before, before_that = splat(np.float32(0)), splat(np.float32(0))
@@ -115,18 +173,17 @@ def _resonance(rows: NDArray[np.float32], first: int, refiner: Refiner) -> tuple
         before, before_that = value, before
     ballast = energy * splat(np.float32(1 + _BALLAST))
     scale = splat(np.float32(1)) / (ballast * ballast - one * one)
-    return one * (ballast - two) * scale, (ballast * two - one * one) * scale, energy
+    return one * (ballast - two) * scale, (ballast * two - one * one) * scale
 
 
 @kernel()
-def _equalise(rows: NDArray[np.float32], refiner: Refiner) -> Any:
+def _equalise(rows: NDArray[np.float32], search: int, refiner: Refiner) -> None:
     # rows (2, sample * lane), in place: each side through its own inverse resonance, both through the damped resonance
-    # of the left. Samples one stride apart are a series of their own, of which the left side needs the first. Returns
-    # how many times the energy grows from the left side to the right one.
+    # of the left. Samples one stride apart are a series of their own, of which the left side needs the first.
     damping, stride = np.float32(_DAMPING), refiner.stride * LANES
     left, right = rows[0], rows[1]
-    left_1, left_2, left_energy = _resonance(left, 0, refiner)
-    right_1, right_2, right_energy = _resonance(right, refiner.search, refiner)
+    left_1, left_2 = _resonance(left, 0, refiner)
+    right_1, right_2 = _resonance(right, search, refiner)
     common_1, common_2 = splat(damping) * left_1, splat(damping * damping) * left_2
     for first in range(0, stride, LANES):
         left_before = left_before_that = right_before = right_before_that = splat(np.float32(0))
@@ -143,36 +200,33 @@ def _equalise(rows: NDArray[np.float32], refiner: Refiner) -> Any:
             right_before_that, right_before, right_out_before = right_before, value, right_out
             right_out = result + common_1 * right_out
             store(right, at, right_out)
-    return right_energy / left_energy
 
 
 @kernel()
 def _correlate(
     left: NDArray[np.float32],  # (sample, lane); becomes weighted
     right: NDArray[np.float32],  # (search + sample + search, lane)
-    slope: Any,  # (lane): of the logarithm of the energy, per sample
     refiner: Refiner,
     correlation: NDArray[np.float32],  # (lag, lane), whole threes
+    centres: NDArray[np.float32],  # (lane): of the products in the middle of the lags, from the middle of the window
 ) -> None:
-    # The loud end of a window would draw the estimate of a glide to itself: the weight falls as the energy grows. One
-    # stride is short enough for the sum of products.
+    # One stride is short enough for the sum of products
     window, stride = refiner.window, refiner.stride
-    most = splat(np.float32(_MAX_TILT / window.size))
-    slope = minimum(maximum(slope, splat(np.float32(0)) - most), most)
-    slope = slope * splat(np.float32(stride))
-    fall = splat(np.float32(1)) - slope + splat(np.float32(0.5)) * slope * slope  # exp(-slope), which is small
-    tilt = splat(np.float32(1))
-    energy = first_energy = last_energy = splat(np.float32(1e-9))
+    energy = first_energy = last_energy = mass = splat(np.float32(1e-9))
+    moment = splat(np.float32(0))
     last = correlation.size - LANES
     for index in range(0, window.size, stride):
-        at, weight = index * LANES, splat(window[index] * window[index]) * tilt
+        at, weight = index * LANES, splat(window[index] * window[index])
         value, first_value, last_value = load(left, at), load(right, at), load(right, at + last)
         weighted = weight * value
         energy = energy + weighted * value
         first_energy = first_energy + weight * first_value * first_value
         last_energy = last_energy + weight * last_value * last_value
+        shared = maximum(weighted * load(right, at + last // 2), splat(np.float32(0)))
+        mass = mass + shared
+        moment = moment + splat(np.float32(index - 0.5 * (window.size - 1))) * shared
         store(left, at, weighted)
-        tilt = tilt * fall
+    store(centres, 0, moment / mass)
     first_energy, change = energy * first_energy, energy * (last_energy - first_energy)
     for lag in range(0, correlation.size, 3 * LANES):
         sum_0 = sum_1 = sum_2 = splat(np.float32(0))
@@ -192,31 +246,28 @@ def _correlate(
 @kernel()
 def _read_peaks(
     correlation: NDArray[np.float32],  # (lag, lane)
+    centres: NDArray[np.float32],  # (lane)
     frames: NDArray[np.int64],  # (lane)
-    periods: NDArray[np.float32],  # (frame)
-    cents: NDArray[np.float64],  # (frame)
-    dissent: NDArray[np.float64],  # (frame)
-    variances: NDArray[np.float64],  # (frame), of the error in cents
+    peaks: _Peaks,  # the lag in the middle, and where the windows lie, become those of the highest peak
 ) -> None:
-    # A parabola through the highest peak gives the period; where there is none, what it was stays, with little weight.
+    # A parabola through the highest peak
     search = correlation.size // LANES // 2
     for lane in range(frames.size):
         frame = frames[lane]
-        period = measured = float(periods[frame])
-        best, height, curvature = np.float32(0), 0.0, 0.0
+        best, height, sharpness, measured = np.float32(0), 0.0, 1.0, 0.0
         for lag in range(1, 2 * search):
             at = lag * LANES + lane
             before, peak, after = correlation[at - LANES], correlation[at], correlation[at + LANES]
             if peak > best and peak >= before and peak > after:
-                best, curvature = peak, float(peak + peak - before - after)
+                curvature = float(peak + peak - before - after)
                 shift = 0.5 * (after - before) / curvature
-                height = peak + 0.25 * (after - before) * shift
-                measured = int(period + 0.5) + lag - search + shift
-        dissent[frame] = max(1 - height, 1e-3)
-        sharpness = curvature * measured * measured if curvature > 0 else 1.0
-        variances[frame] = _LEAST_ERROR * _LEAST_ERROR + _ERROR * _ERROR * math.sqrt(dissent[frame] / sharpness)
-        share = dissent[frame] / (dissent[frame] + _TRUST)
-        cents[frame] = _CENTS * ((1 - share) * math.log(measured) + share * math.log(period))
+                best, height = peak, peak + 0.25 * (after - before) * shift
+                measured = peaks.lags[frame] + lag - search + shift
+                sharpness = curvature * measured * measured
+        peaks.lags[frame] = measured
+        peaks.dissent[frame] = max(1 - height, 1e-3)
+        peaks.errors[frame] = math.sqrt(peaks.dissent[frame] / sharpness)
+        peaks.places[frame] += centres[lane]
 
 
 @kernel()

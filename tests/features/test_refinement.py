@@ -39,6 +39,16 @@ def test_the_period_is_found_from_an_estimate_beside_it(period: float, offset: f
     assert np.abs(_cents(refined, period)).max() < 4
 
 
+@pytest.mark.parametrize("period", [25.3, 40.0, 66.6])
+def test_steady_voice_in_noise_is_measured_over_several_periods(period: float) -> None:
+    # As much noise as voice. Over one period alone, the mean error is 19 to 34 cents.
+    generator = np.random.default_rng(0)
+    voice = _voice(2 * REACH + 300 * HOP, period)
+    noisy = voice + generator.normal(0, voice.std(), len(voice)).astype(np.float32)
+    start = (period + generator.uniform(-2, 2, 300)).astype(np.float32)
+    assert np.abs(_cents(_refined(noisy, start), period)).mean() < 10
+
+
 def test_unvoiced_frames_stay_unvoiced_and_count_for_nothing() -> None:
     waveform = _voice(2 * REACH + 50 * HOP, 57.0)
     periods = np.full(50, 57.0, dtype=np.float32)
@@ -100,6 +110,20 @@ def test_formant_that_moves_hardly_bends_the_pitch(f0_hz: float) -> None:
     assert pitch.voiced[inside].all()
     error = 1200 * np.log2(pitch.f0_hz[inside] / f0_hz)
     assert np.abs(error).mean() < 5
+
+
+@pytest.mark.parametrize("period", [15.0, 74.7, 150.0])
+def test_nothing_outside_the_waveform_is_looked_at(period: float) -> None:
+    refiner = make_refiner(RATE, HOP, REACH, 150)
+    generator = np.random.default_rng(1)
+    around = generator.normal(0, 10, refiner.shortest + 2000).astype(np.float32)
+    alone = np.zeros_like(around)
+    inside = slice(1000, 1000 + refiner.shortest)
+    around[inside] = alone[inside] = _voice(refiner.shortest, period) + generator.normal(0, 0.5, refiner.shortest)
+    found = np.full((2, 12), period, dtype=np.float32)
+    for waveform, periods in zip((around, alone), found, strict=True):
+        refine_periods(waveform[inside], refiner, periods)
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 @pytest.mark.parametrize(("sample_rate", "hop_ms"), [(16000, 0.0625), (16000, 1.0), (8000, 0.125), (44100, 20.0)])
