@@ -4,7 +4,9 @@ The corpus is made up: 4,490 utterances of ten speakers in five sessions, four e
 frames, sigma 0.6, 60 to 3400), 28 random descriptors. Protocol ``paper``, 2 x 128 units, attention with eq. 9, batches
 of 32, evaluation and saving included; a corpus of few utterances shows what starting costs. Beside it stands an epoch
 of one fold with torch.nn.LSTM, packed (which computes the same thing) and padded (which does not): a sample of its
-batches, each of like length, forward, backward and step, scaled by their frames. Run::
+batches, each of like length, forward, backward and step, scaled by their frames. On a GPU the folds side by side run
+once more under torch's profiler, for the share of the time from the first kernel to the last in which none runs; what
+the profiler takes adds to it. Run::
 
     python -m benchmarks.folds [--utterances 4490] [--epochs 1] [--modes two_processes side_by_side] [--output FILE]
 """
@@ -33,7 +35,7 @@ EMOTIONS = ("angry", "happy", "neutral", "sad")
 N_SPEAKERS, N_UNITS, BATCH = 10, 128, 32
 N_SAMPLED = 3  # batches of a peer's epoch
 MODES: dict[str, dict[str, Any]] = {
-    "one after the other": {},
+    "one after the other": {"side_by_side": False},
     "two processes": {"jobs": 2},
     "side by side": {"side_by_side": True},
 }
@@ -75,6 +77,20 @@ def cross_validation(store: FeatureStore, folder: Path, n_epochs: int, options: 
         **options,
     )
     return {"wall_s": time.perf_counter() - started, "own_processor_s": time.process_time() - used}
+
+
+def idle_share(store: FeatureStore, folder: Path) -> float:
+    """Share of the time from the first kernel to the last of an epoch of ten folds in which the GPU does nothing."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        cross_validation(store, folder, 1, MODES["side by side"])
+    ranges = [event.time_range for event in profiler.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    spans = sorted((span.start, span.end) for span in ranges)
+    first = reached = spans[0][0]
+    idle = 0.0
+    for start, end in spans:
+        idle += max(0.0, start - reached)
+        reached = max(reached, end)
+    return idle / (reached - first)
 
 
 class TorchModel(nn.Module):
@@ -148,6 +164,9 @@ def main() -> None:
                 seconds = cross_validation(store, Path(folder) / name, arguments.epochs, options)
                 found["ten folds"][name] = seconds
                 print(f"ten folds, {name}: {seconds['wall_s']:.1f} s", flush=True)
+        if device.type == "cuda":
+            found["idle share of the GPU"] = idle_share(store, Path(folder) / "profiled")
+            print(f"idle share of the GPU, side by side: {found['idle share of the GPU']:.3f}", flush=True)
         found["one fold, one epoch"] = {}
         for name, packed in (("torch packed", True), ("torch padded", False)):
             found["one fold, one epoch"][name] = torch_epoch_s(store, device, packed=packed)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from serfast.checks import flag, require
+from serfast.checks import require
 from serfast.corpora import Corpus
 from serfast.evaluation.corpus_features import corpus_features, without_excluded
 from serfast.evaluation.progress import Progress
@@ -14,6 +14,7 @@ from serfast.evaluation.protocol import SINGLE, lay_folds, make_protocol
 from serfast.evaluation.recipe_choice import recipe_of
 from serfast.evaluation.results import Result
 from serfast.evaluation.runs import SystemRun, run_systems
+from serfast.evaluation.side_by_side import goes_side_by_side
 from serfast.features import FeatureStore
 from serfast.ops import resolve_device
 from serfast.training import crew, launched
@@ -75,7 +76,7 @@ def cross_validate(
     exclude: Sequence[str] = (),
     device: str = "auto",
     jobs: int | None = None,
-    side_by_side: bool = False,
+    side_by_side: bool | None = None,
     progress: bool = True,
     **options: Any,
 ) -> Result:
@@ -89,9 +90,10 @@ def cross_validate(
     a like processor. An error in a fold names it.
 
     ``side_by_side`` trains all folds in the same steps of this process instead, encoders first and heads after them
-    where the scheme is greedy. It is meant for a GPU that one fold leaves idle and has not been measured on one; on the
-    CPU ``jobs`` is faster. A fold gets the same weights but for rounding and, on a GPU, for the numbers that dropout
-    between layers and before the decoder draws.
+    where the scheme is greedy. It is meant for a GPU that one fold leaves idle, where it is what None means unless the
+    folds go to other processes or options are chosen from lists; it has not been measured on one. On the CPU ``jobs``
+    is faster. A fold gets the same weights but for rounding and, on a GPU, for the numbers that dropout between layers
+    and before the decoder draws.
 
     Source of protocol "paper": Huang and Narayanan (2016), section 4.
     """
@@ -104,7 +106,7 @@ def cross_validate(
         exclude=exclude,
         device=resolve_device(device),
         jobs=jobs,
-        side_by_side=flag("side_by_side", side_by_side),
+        side_by_side=side_by_side,
         progress=Progress(progress),
     )
 
@@ -119,7 +121,7 @@ def _experiment(
     exclude: Sequence[str],
     device: torch.device,
     jobs: int | None,
-    side_by_side: bool,
+    side_by_side: bool | None,
     progress: Progress,
 ) -> Result:
     if launched().size > 1:
@@ -134,6 +136,7 @@ def _experiment(
         features = corpus_features(corpus, recipe.features, store=store, progress=progress)
         features = without_excluded(features, exclude, progress=progress)
         protocol = make_protocol(protocol_name, features)
+        can = recipe.fit_side_by_side is not None and launched().size == 1
         (result,) = run_systems(
             [SystemRun(recipe, output, output / "base")],
             features,
@@ -141,7 +144,7 @@ def _experiment(
             exclude=exclude,
             device=device,
             jobs=jobs,
-            side_by_side=side_by_side,
+            side_by_side=goes_side_by_side(side_by_side, device, jobs=jobs, can=can),
             progress=progress,
             remarks=recipe.remarks(features.corpus.name),
         )

@@ -4,12 +4,30 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+import torch
+from joblib.parallel import get_active_backend
+
+from serfast.checks import flag
 from serfast.evaluation.fold import FOLD, fold_lock, run_fold, write_outcome
 from serfast.evaluation.fold_reports import FoldReport
 from serfast.evaluation.results import FoldResult, UtterancePrediction
 from serfast.evaluation.system import FoldContext, System
 
-__all__ = ["run_folds_side_by_side"]
+__all__ = ["goes_side_by_side", "run_folds_side_by_side"]
+
+
+def goes_side_by_side(asked: bool | None, device: torch.device, *, jobs: int | None, can: bool = True) -> bool:
+    """Whether folds are trained in the same steps: as ``asked``; when None, on a GPU if they ``can``.
+
+    Then they do not if ``jobs`` or joblib's configuration sends them to other processes.
+
+    Raises:
+        TypeError: if ``asked`` is neither None, True nor False.
+    """
+    if asked is not None:
+        return flag("side_by_side", asked)
+    _, n_processes = get_active_backend()
+    return can and device.type == "cuda" and jobs is None and n_processes in (None, 1)
 
 
 def run_folds_side_by_side(

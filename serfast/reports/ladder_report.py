@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 import numpy as np
 
-from serfast.checks import flag
 from serfast.corpora import Corpus
 from serfast.evaluation import ComparedRow, LadderRow, compare_rows
 from serfast.evaluation.attention_study import (
@@ -18,6 +17,7 @@ from serfast.evaluation.attention_study import (
 )
 from serfast.evaluation.ladder import BASELINE, LadderOptions, ladder_features, run_ladder
 from serfast.evaluation.progress import Progress
+from serfast.evaluation.side_by_side import goes_side_by_side
 from serfast.features import FeatureOptions, FeatureStore
 from serfast.ops import resolve_device
 from serfast.reports.figures import draw_correlations, draw_frames, draw_positions, draw_voicing, save_figure
@@ -37,7 +37,7 @@ def paper(
     exclude: Sequence[str] = (),
     device: str = "auto",
     jobs: int | None = None,
-    side_by_side: bool = False,
+    side_by_side: bool | None = None,
     utterances: Sequence[str] | None = None,
     progress: bool = True,
     **options: Any,
@@ -59,8 +59,8 @@ def paper(
         exclude: keys of utterances to leave out, such as broken recordings.
         device: "auto", "cpu" or "cuda".
         jobs: as for :func:`serfast.cross_validate`.
-        side_by_side: as for :func:`serfast.cross_validate`, of the neural rivals too; the folds of an SVM, which has no
-            steps, follow one another.
+        side_by_side: as for :func:`serfast.cross_validate`, of the neural rivals too, and the folds of all seeds at
+            once; those of an SVM, which has no steps, follow one another.
         utterances: keys of those that figure 3 is drawn for; one of each emotion when None.
         progress: print where the work stands to standard error.
         **options: fields of :class:`serfast.evaluation.LadderOptions`.
@@ -75,7 +75,7 @@ def paper(
 
     Source: Huang and Narayanan (2016), table 1, figures 3 and 4.
     """
-    output, shown = Path(output), Progress(progress)
+    output, shown, used = Path(output), Progress(progress), resolve_device(device)
     place = None if store is None else Path(store)
     if not isinstance(corpus, Corpus):
         raise TypeError(
@@ -93,8 +93,8 @@ def paper(
         store=place,
         exclude=exclude,
         jobs=jobs,
-        side_by_side=flag("side_by_side", side_by_side),
-        device=resolve_device(device),
+        side_by_side=goes_side_by_side(side_by_side, used, jobs=jobs),
+        device=used,
         progress=shown,
     )
     compared = compare_rows(found, baseline=BASELINE)

@@ -3,6 +3,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import joblib
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import make_protocol
 from serfast.evaluation.rivals import FunctionalsSvm
 from serfast.evaluation.runs import SystemRun, run_systems
+from serfast.evaluation.side_by_side import goes_side_by_side
 
 QUICK = {"n_units": 8, "n_epochs": 3, "batch_size": 6, "encoder_dropout": 0.2, "progress": False}
 
@@ -71,6 +73,19 @@ def test_a_stopped_run_goes_on_and_may_change_its_way(
         resumed = serfast.cross_validate(store, output=output, side_by_side=side_by_side, **options)
         for one, other in zip(whole.predictions, resumed.predictions, strict=True):
             assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
+
+
+def test_folds_go_side_by_side_on_a_gpu_unless_they_are_sent_elsewhere():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert goes_side_by_side(None, gpu, jobs=None)
+    assert not goes_side_by_side(None, cpu, jobs=None)
+    assert not goes_side_by_side(None, gpu, jobs=2)
+    assert not goes_side_by_side(None, gpu, jobs=None, can=False)
+    assert goes_side_by_side(True, cpu, jobs=None, can=False)
+    assert not goes_side_by_side(False, gpu, jobs=None)
+    for n_jobs, expected in ((1, True), (2, False), (-1, False)):
+        with joblib.parallel_config("loky", n_jobs=n_jobs):
+            assert goes_side_by_side(None, gpu, jobs=None) == expected
 
 
 def test_the_time_of_a_step_is_shared_out(store: FeatureStore, tmp_path: Path):
