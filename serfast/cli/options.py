@@ -60,7 +60,10 @@ EnrollOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option(help="Folds at a time, each in a process of its own; the processes share the cores. 1 if not given."),
+    typer.Option(
+        help="Folds at a time, each in a process of its own; the processes share the cores. If not given, one after "
+        "another, or on a GPU all in the same steps."
+    ),
 ]
 PoolingOption = Annotated[str, typer.Option(help="How frames become one vector: eq9, eq8 (attention), mean or last.")]
 RecipeOption = Annotated[

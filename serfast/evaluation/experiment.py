@@ -131,12 +131,13 @@ def _experiment(
         if not leads:
             return Result.load(output)
         recipe = recipe_of(**options)
+        can = recipe.fit_side_by_side is not None and launched().size == 1
+        together = goes_side_by_side(side_by_side, device, jobs=jobs, can=can)
         if isinstance(corpus, Corpus):
             lay_folds(protocol_name, corpus)  # what does not fit is said before hours of extraction, not after
         features = corpus_features(corpus, recipe.features, store=store, progress=progress)
         features = without_excluded(features, exclude, progress=progress)
         protocol = make_protocol(protocol_name, features)
-        can = recipe.fit_side_by_side is not None and launched().size == 1
         (result,) = run_systems(
             [SystemRun(recipe, output, output / "base")],
             features,
@@ -144,7 +145,7 @@ def _experiment(
             exclude=exclude,
             device=device,
             jobs=jobs,
-            side_by_side=goes_side_by_side(side_by_side, device, jobs=jobs, can=can),
+            side_by_side=together,
             progress=progress,
             remarks=recipe.remarks(features.corpus.name),
         )

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -54,7 +55,7 @@ class FoldReport:
     def _append(self, report: dict[str, Any]) -> None:
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(report) + "\n")
+                stream.write(json.dumps({"time_s": time.time(), **report}) + "\n")
         except FileNotFoundError as error:
             raise RuntimeError("the run that asked for this fold must go on, got one that was stopped") from error
 
@@ -95,7 +96,8 @@ class _Fold:
     begun: bool = False
     finished: bool = False
     last: EpochRecord | None = None
-    _seconds: list[float] = field(default_factory=list)
+    _taken_s: list[float] = field(default_factory=list)  # by the epochs of this stage, on the clock
+    _told_s: float = 0.0  # when the last report was written
     _read_until: int = 0
 
     @property
@@ -103,7 +105,12 @@ class _Fold:
         """The longest time that this stage of the fold can still take."""
         if self.last is None:
             return 0.0
-        return sum(self._seconds) / len(self._seconds) * (self.last.n_epochs - self.last.epoch)
+        return sum(self._taken_s) / len(self._taken_s) * (self.last.n_epochs - self.last.epoch)
+
+    @property
+    def takes_s(self) -> float:
+        """The time that the last epoch took: where folds share their steps, that of all of them."""
+        return self._taken_s[-1]
 
     def news(self) -> Iterator[tuple[str, bool]]:
         """A line for each report since the last call, and whether it ends the fold."""
@@ -116,20 +123,21 @@ class _Fold:
         self._read_until += len(complete)
         self.begun = True
         for report in map(json.loads, complete.splitlines()):
+            taken_s, self._told_s = report["time_s"] - self._told_s, report["time_s"]
             if "epoch" in report:
-                yield self._take(EpochRecord(**report["epoch"])), False
-            elif report:
+                yield self._take(EpochRecord(**report["epoch"]), taken_s), False
+            elif "ua" in report:
                 self.finished = True
                 yield f"{self.title}  UA {report['ua']:.3f} WA {report['wa']:.3f}", True
 
-    def _take(self, record: EpochRecord) -> str:
+    def _take(self, record: EpochRecord, taken_s: float) -> str:
         if self.last is not None and record.epoch <= self.last.epoch:
-            self._seconds = []  # another stage
+            self._taken_s = []  # another stage
         self.last = record
-        self._seconds.append(record.seconds)
+        self._taken_s.append(taken_s)
         return (
             f"{self.title}  epoch {record.epoch:>2}/{record.n_epochs}  loss {record.loss:.3f}  "
-            f"validation {_validation(record)}{' *' if record.best else '  '}  {record.seconds:.1f} s  "
+            f"validation {_validation(record)}{' *' if record.best else '  '}  {self.takes_s:.1f} s  "
             f"at most {clock(self.left_s)} left"
         )
 
@@ -176,17 +184,18 @@ def _shown(folds: Sequence[_Fold], progress: Progress) -> Iterator[None]:
 
 def _table(folds: Sequence[_Fold]) -> Table:
     n_finished = sum(fold.finished for fold in folds)
-    table = Table(caption=f"{n_finished} of {len(folds)} folds finished", caption_justify="left")
+    table = Table(title=f"{n_finished} of {len(folds)} folds finished", title_justify="left")  # seen if folds are not
     table.add_column("fold")  # alone may take several lines where the terminal is narrow
     for column in ("epoch", "loss", "validation", "epoch takes", "at most left"):
         table.add_column(column, no_wrap=True)
     for fold in folds:
         if not fold.begun or fold.finished:
             continue
+        name = Text(fold.title.removeprefix("fold "))
         if fold.last is None:
-            table.add_row(Text(fold.title), "starting")
+            table.add_row(name, "starting")
             continue
         record = fold.last
-        epoch, loss, seconds = f"{record.epoch}/{record.n_epochs}", f"{record.loss:.3f}", f"{record.seconds:.1f} s"
-        table.add_row(Text(fold.title), epoch, loss, _validation(record), seconds, clock(fold.left_s))
+        epoch, loss, seconds = f"{record.epoch}/{record.n_epochs}", f"{record.loss:.3f}", f"{fold.takes_s:.1f} s"
+        table.add_row(name, epoch, loss, _validation(record), seconds, clock(fold.left_s))
     return table

@@ -158,40 +158,39 @@ def run_ladder(
     seeds = range(n_seeds)
     for together in [tuple(seeds)] if side_by_side else [(seed,) for seed in seeds]:
         for of_seeds in zip(*(_with_bases(ladder(options, seed), rungs) for seed in together), strict=True):
-            rung = of_seeds[0]
-            wanted = rung.system.features
-            if wanted not in stores:
-                features = ladder_features(corpus, wanted, store=store, exclude=exclude, progress=progress)
-                stores[wanted] = features, make_protocol(protocol, features)
-            features, folds = stores[wanted]
-            title = " ".join(filter(None, [rung.title, _SCORINGS.get(rung.scoring)]))
-            progress.say(f"{title}, seed{'s' * (len(together) > 1)} {', '.join(map(str, together))}")
-            bases = [other.name for other in ladder(options, together[0]) if other.system == rung.system.base]
-            base = bases[0] if bases else "base"
+            system = of_seeds[0].system
+            if system.features not in stores:
+                features = ladder_features(corpus, system.features, store=store, exclude=exclude, progress=progress)
+                stores[system.features] = features, make_protocol(protocol, features)
+            progress.say(_announcement(of_seeds[0], together))
             found = run_systems(
                 [
-                    SystemRun(
-                        own.system,
-                        output / f"seed-{seed}" / rung.name,
-                        output / f"seed-{seed}" / base,
-                        label=f"seed {seed}" if len(together) > 1 else "",
-                    )
-                    for seed, own in zip(together, of_seeds, strict=True)
+                    _run_of(rung, ladder(options, seed), output, seed)
+                    for seed, rung in zip(together, of_seeds, strict=True)
                 ],
-                features,
-                folds,
+                *stores[system.features],
                 exclude=exclude,
                 jobs=jobs,
-                side_by_side=side_by_side and rung.system.fit_side_by_side is not None,
+                side_by_side=side_by_side and system.fit_side_by_side is not None,
                 device=device,
                 progress=progress,
             )
-            results.setdefault(rung.name, []).extend(found)
+            results.setdefault(of_seeds[0].name, []).extend(found)
     return tuple(
         LadderRow(rung.name, rung.title, rung.scoring, tuple(results[rung.name]))
         for rung in ladder(options)
         if rung.name in results
     )
+
+
+def _announcement(rung: Rung, seeds: Sequence[int]) -> str:
+    title = " ".join(filter(None, [rung.title, _SCORINGS.get(rung.scoring)]))
+    return f"{title}, {'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
+
+
+def _run_of(rung: Rung, rungs: Sequence[Rung], output: Path, seed: int) -> SystemRun:
+    folder, bases = output / f"seed-{seed}", [other.name for other in rungs if other.system == rung.system.base]
+    return SystemRun(rung.system, folder / rung.name, folder / (bases[0] if bases else "base"), label=f"seed {seed}")
 
 
 def ladder_features(

@@ -46,7 +46,7 @@ def run_folds(
             ]
             return list(joblib.Parallel(batch_size=1)(tasks))
     except BrokenExecutor as error:
-        names = [context.fold.name for (_, context), report in zip(members, reports, strict=True) if report.in_work()]
+        names = [context.title for (_, context), report in zip(members, reports, strict=True) if report.in_work()]
         raise RuntimeError(
             f"a worker process ended in the fold {' or '.join(names)}: {error} With fewer jobs each has more memory; "
             f"the same call goes on where this one stopped."
@@ -74,6 +74,6 @@ def _run(
         except Exception as error:
             kind = next((kind for kind in (CorpusError, ValueError) if isinstance(error, kind)), RuntimeError)
             said = str(error) if isinstance(error, kind) else repr(error)
-            raise kind(f"fold {context.fold.name}: {said}") from error
+            raise kind(f"fold {context.title}: {said}") from error
         report.finish(found)
         return found, predictions

@@ -129,6 +129,7 @@ class Recipe:
             device=contexts[0].device,
             on_epochs=[context.on_epoch for context in contexts],
             bases=None if first.base is None else [_base_model(context) for context in contexts],
+            names=[context.title for context in contexts],
             seeds=[recipe.training.seed for recipe, _ in members],
         )
         return [recipe._outcome(context, model) for (recipe, context), model in zip(members, trained, strict=True)]

@@ -104,8 +104,8 @@ def _folds(
     """What each fold of each run gave."""
     single = protocol.name == SINGLE
     places = [(run, fold) for run in runs for fold in protocol.folds]
-    names = [f"{fold.name} {run.label}".rstrip() for run, fold in places]
-    with fold_reports(runs[0].output, names, progress) as reports:
+    titles = [f"{fold.name} {run.label}" if len(runs) > 1 else fold.name for run, fold in places]
+    with fold_reports(runs[0].output, titles, progress) as reports:
         members = [
             (
                 run.system,
@@ -116,9 +116,10 @@ def _folds(
                     run.base_output if single else fold_folder(run.base_output, fold.name),
                     device,
                     report.epoch,
+                    title,
                 ),
             )
-            for (run, fold), report in zip(places, reports, strict=True)
+            for (run, fold), report, title in zip(places, reports, titles, strict=True)
         ]
         found = run_folds_side_by_side(members, reports) if side_by_side else run_folds(members, reports, jobs=jobs)
     n_folds = len(protocol.folds)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+import joblib
 import torch
-from joblib.parallel import get_active_backend
 
 from serfast.checks import flag
 from serfast.evaluation.fold import FOLD, fold_lock, run_fold, write_outcome
@@ -14,6 +14,8 @@ from serfast.evaluation.results import FoldResult, UtterancePrediction
 from serfast.evaluation.system import FoldContext, System
 
 __all__ = ["goes_side_by_side", "run_folds_side_by_side"]
+
+_MOST = 32  # folds at a time
 
 
 def goes_side_by_side(asked: bool | None, device: torch.device, *, jobs: int | None, can: bool = True) -> bool:
@@ -26,8 +28,8 @@ def goes_side_by_side(asked: bool | None, device: torch.device, *, jobs: int | N
     """
     if asked is not None:
         return flag("side_by_side", asked)
-    _, n_processes = get_active_backend()
-    return can and device.type == "cuda" and jobs is None and n_processes in (None, 1)
+    stays = jobs is None and joblib.Parallel().n_jobs == 1
+    return can and device.type == "cuda" and stays
 
 
 def run_folds_side_by_side(
@@ -36,16 +38,20 @@ def run_folds_side_by_side(
     """What :func:`serfast.evaluation.parallel.run_folds` returns, of folds whose models are trained side by side.
 
     The systems differ in the seed only. Their bases, if they have any, are trained side by side too, in the folds that
-    are not finished.
+    are not finished. At most 32 folds share their steps: their rows and steps must fit a GPU together.
 
     Raises:
         ValueError: what a fold raised, naming the fold, or if the systems cannot be trained so.
     """
-    for report in reports:
-        report.begin()
-    found = _learn(members)
-    for (result, _), report in zip(found, reports, strict=True):
-        report.finish(result)
+    found = []
+    n_times = -(-len(members) // _MOST)
+    for place in range(n_times):
+        own = slice(len(members) * place // n_times, len(members) * (place + 1) // n_times)
+        for report in reports[own]:
+            report.begin()
+        found += _learn(members[own])
+        for (result, _), report in zip(found[own], reports[own], strict=True):
+            report.finish(result)
     return found
 
 

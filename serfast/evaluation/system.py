@@ -21,7 +21,7 @@ class FoldContext:
     """One fold to learn: ``store`` holds the features that the system asked for.
 
     ``folder`` is the system's own, and keeps what makes it resumable; ``base_folder`` holds the finished fold of its
-    base system, if it has one.
+    base system, if it has one. ``title`` is what messages call the fold.
     """
 
     store: FeatureStore
@@ -30,6 +30,7 @@ class FoldContext:
     base_folder: Path
     device: torch.device
     on_epoch: Callable[[EpochRecord], None]
+    title: str
 
     @property
     def scored(self) -> tuple[int, ...]:

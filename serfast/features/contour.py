@@ -18,22 +18,26 @@ from serfast.features.compilation import kernel
 __all__ = ["mean_bend", "smooth_contour"]
 
 _LEAP = 400.0  # cents from frame to frame over which nothing is smoothed
-_STEP = 4  # frames, of the differences that tell how much a voice bends
-_GROWTH = _STEP * (2 * _STEP * _STEP + 1) / 3  # of the variance of second differences that do not depend on each other
+_STEP_MS = 40.0  # of the differences that tell how much a voice bends
 _NOISE_SHARE = 0.72  # of the standard deviation of a measured second difference: its magnitude without a bend
+_FITTED_HOP_MS = 10.0  # for which the next ones hold: second differences grow with the square of the hop
 _LEAST_BEND = 2.7  # cents: second differences of the steadiest voices
 _USUAL_BEND = 10.0  # cents: of a voice too short to tell
 _BEND_SCALE = 2.2  # cents: where the cube of the second differences is the square of the bend
 
 
 @kernel()
-def mean_bend(cents: NDArray[np.float64], variances: NDArray[np.float64]) -> float:
+def mean_bend(cents: NDArray[np.float64], variances: NDArray[np.float64], hop_ms: float) -> float:
     """How far an utterance's contour may bend from frame to frame, in cents.
 
     Args:
         cents: what was measured, on a logarithmic scale, shape (frame,).
         variances: its error in squared cents, shape (frame,); 0 where unvoiced.
+        hop_ms: milliseconds from frame to frame.
     """
+    step = max(1, round(_STEP_MS / hop_ms))
+    growth = step * (2 * step * step + 1) / 3  # of the variance of second differences that do not depend on each other
+    scale = (hop_ms / _FITTED_HOP_MS) ** 2
     total, magnitude, noise = 0.0, 0.0, 0.0
     first = 0  # of the stretch
     for frame in range(cents.size):
@@ -41,16 +45,17 @@ def mean_bend(cents: NDArray[np.float64], variances: NDArray[np.float64]) -> flo
             first = frame + 1
         elif frame > first and abs(cents[frame] - cents[frame - 1]) >= _LEAP:
             first = frame
-        if frame - first >= 2 * _STEP:
-            middle, start = frame - _STEP, frame - 2 * _STEP
+        if frame - first >= 2 * step:
+            middle, start = frame - step, frame - 2 * step
             variance = variances[start] + 4 * variances[middle] + variances[frame]
             total += 1 / variance
             magnitude += abs(cents[start] - 2 * cents[middle] + cents[frame]) / variance
             noise += _NOISE_SHARE / math.sqrt(variance)
     if total == 0:
-        return _USUAL_BEND
-    square = max(magnitude * magnitude - noise * noise, 0.0) / (total * total * _GROWTH)
-    return math.sqrt(_LEAST_BEND * _LEAST_BEND + square * math.sqrt(square) / _BEND_SCALE)
+        return scale * _USUAL_BEND
+    square = max(magnitude * magnitude - noise * noise, 0.0) / (total * total * growth)
+    least = scale * _LEAST_BEND
+    return math.sqrt(least * least + square * math.sqrt(square) / (scale * _BEND_SCALE))
 
 
 @kernel()

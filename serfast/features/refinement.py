@@ -48,6 +48,7 @@ class Refiner(NamedTuple):
     """Sizes in samples of the decimated waveform, and the weights of the correlation."""
 
     hop: int
+    hop_ms: float
     lead: int  # of the waveform before where frame 0 is measured
     window: NDArray[np.float32]  # whole registers
     search: int  # lags before and behind the period; with the period itself, whole threes
@@ -75,6 +76,7 @@ def make_refiner(rate: float, hop: int, reach: int, longest: int) -> Refiner:
     far_lag, longest_refined = _FAR_LAG_MS * rate / 1000, longest + search
     return Refiner(
         hop=hop,
+        hop_ms=1000 * hop / rate,
         lead=reach + round(_DELAY_MS * rate / 1000),
         window=(0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32),
         search=search,
@@ -109,7 +111,7 @@ def refine_periods(decimated: NDArray[np.float32], refiner: Refiner, periods: ND
         places[frame] = peaks.places[frame]
     for direction in (1, -1):
         _trim(peaks.dissent[::direction], variances[::direction])
-    bend = mean_bend(cents, variances)
+    bend = mean_bend(cents, variances, refiner.hop_ms)
     least = _SMALL_ERROR * _SMALL_ERROR + _SMALL_SHARE * _SMALL_SHARE * bend * bend
     noisy = np.flatnonzero(variances > least)
     for frame in noisy:

@@ -37,7 +37,8 @@ class Groups:
                 ``Groups`` is of another batch, another number of groups or another device.
         """
         if not isinstance(group, Groups):
-            group = cls(_checked(group, n_groups), group.to(device, non_blocking=True), n_groups)
+            own = _checked(group, n_groups)
+            group = cls(own, own.to(device, non_blocking=True), n_groups)
         if tuple(group.groups.shape) != (n_utterances,):
             raise ValueError(
                 f"group must have shape ({n_utterances},) to match lengths, got {tuple(group.groups.shape)}"
@@ -56,9 +57,9 @@ def _checked(group: Tensor, n_groups: int) -> Tensor:
     if group.device.type != "cpu":
         raise ValueError(f"group must be on the CPU, got {group.device}; build a Groups to have it on both")
     if torch.compiler.is_compiling() or group.numel() == 0:
-        return group  # looking at values would break the graph; the kernels stay within the groups there are
+        return group.clone()  # looking at values would break the graph; the kernels stay within the groups there are
     least, most = int(group.min()), int(group.max())
     if least < 0 or most >= n_groups:
         worst = least if least < 0 else most
         raise ValueError(f"group must be at least 0 and below {n_groups}, the groups there are, got {worst}")
-    return group
+    return group.clone()  # the caller may reuse its tensor for the next batch

@@ -41,14 +41,15 @@ def train_side_by_side(
     device: torch.device,
     on_epochs: Sequence[Callable[[EpochRecord], None]],
     bases: Sequence[EmotionClassifier] | None = None,
+    names: Sequence[str] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[TrainedModel]:
     """Train a classifier on each of ``folds``, as :func:`serfast.training.train_model` does on one.
 
     A fold that stops early leaves the steps of the others. ``folders``, ``on_epochs`` and, for a greedy scheme,
     ``bases`` are those of each fold, and ``seeds``, where one fold may come with several, in the place of that of
-    ``options``; the seconds of a step are shared out evenly. The hidden vectors that a greedy scheme caches are those
-    of all folds at a time.
+    ``options``; errors call the folds by ``names``, if they are not their own. The seconds of a step are shared out
+    evenly. The hidden vectors that a greedy scheme caches are those of all folds at a time.
 
     Raises:
         ValueError: if there are no ``bases`` for a greedy scheme, or the loss of a fold is not finite.
@@ -57,7 +58,7 @@ def train_side_by_side(
     own_options = [replace(options, seed=seed) for seed in seeds or [options.seed] * len(folds)]
     begun = [new_task(store, fold, model_options, own, device) for fold, own in zip(folds, own_options, strict=True)]
     tasks = [task for task, _ in begun]
-    names = [fold.name for fold in folds]
+    names = names or [fold.name for fold in folds]
     if bases is None:
         histories = run_classifiers_side_by_side(tasks, folders, names=names, on_epochs=on_epochs)
         found = [(history, sum(record.seconds for record in history)) for history in histories]

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import pty
 import re
@@ -20,6 +21,7 @@ import serfast
 from serfast import CorpusError, FeatureStore
 from serfast.evaluation.fold_reports import FoldReport, fold_reports
 from serfast.evaluation.progress import Progress
+from serfast.training import EpochRecord
 
 QUICK = {"n_units": 8, "n_layers": 1, "n_epochs": 2, "batch_size": 16, "encoder_dropout": 0.2, "pooling_dropout": 0.3}
 LONG = {**QUICK, "n_epochs": 40, "patience": 40, "protocol": "paper"}
@@ -236,6 +238,21 @@ def test_a_terminal_shows_a_table_of_the_folds_in_work(store: FeatureStore, tmp_
     os.close(screen)
     assert "at most left" in shown.decode()
     assert "0 of 4 folds finished" in shown.decode()
+
+
+def test_the_time_left_is_that_of_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    clock = iter([100.0, 110.0, 130.0])
+    monkeypatch.setattr("serfast.evaluation.fold_reports.time.time", lambda: next(clock))
+    record = EpochRecord(1, 6, 0.5, 0.4, 0.5, 0.5, 0.5, True, seconds=0.1)  # its share of a step with others
+    with fold_reports(tmp_path, ["a"], Progress(True)) as (report,):
+        report.begin()
+        report.epoch(record)
+        report.epoch(dataclasses.replace(record, epoch=2))
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.endswith("10.0 s  at most 0:50 left")
+    assert second.endswith("20.0 s  at most 1:00 left")
 
 
 def test_reports_stop_a_fold_that_nobody_waits_for(tmp_path: Path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import joblib
 import pytest
 import torch
+from joblib.parallel import SequentialBackend
 
 import serfast
 from serfast import FeatureStore, Recognizer, Result
@@ -75,6 +76,15 @@ def test_a_stopped_run_goes_on_and_may_change_its_way(
             assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
 
 
+class ClusterBackend(SequentialBackend):
+    """Takes all its workers when nobody says how many, as those of clusters do."""
+
+    default_n_jobs = -1
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        return 7 if n_jobs == -1 else n_jobs
+
+
 def test_folds_go_side_by_side_on_a_gpu_unless_they_are_sent_elsewhere():
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert goes_side_by_side(None, gpu, jobs=None)
@@ -86,6 +96,26 @@ def test_folds_go_side_by_side_on_a_gpu_unless_they_are_sent_elsewhere():
     for n_jobs, expected in ((1, True), (2, False), (-1, False)):
         with joblib.parallel_config("loky", n_jobs=n_jobs):
             assert goes_side_by_side(None, gpu, jobs=None) == expected
+    with joblib.parallel_config(ClusterBackend()):
+        assert not goes_side_by_side(None, gpu, jobs=None)
+
+
+@pytest.mark.parametrize("scheme", ["joint", "greedy"])
+def test_many_folds_go_in_parts(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str):
+    options = {**QUICK, "scheme": scheme, "side_by_side": True}
+    whole = serfast.cross_validate(store, output=tmp_path / "whole", **options)
+    monkeypatch.setattr("serfast.evaluation.side_by_side._MOST", 3)
+    parts: list[int] = []
+    way = serfast.evaluation.recipe.train_side_by_side
+    monkeypatch.setattr(
+        "serfast.evaluation.recipe.train_side_by_side",
+        lambda store, folds, *rest, **more: parts.append(len(folds)) or way(store, folds, *rest, **more),
+    )
+    found = serfast.cross_validate(store, output=tmp_path / "parts", **options)
+    assert parts == [2] * (4 if scheme == "greedy" else 2)
+    for one, other in zip(whole.predictions, found.predictions, strict=True):
+        assert (one.key, one.fold) == (other.key, other.fold)
+        assert other.probabilities == pytest.approx(one.probabilities, abs=1e-3)
 
 
 def test_the_time_of_a_step_is_shared_out(store: FeatureStore, tmp_path: Path):

@@ -12,7 +12,9 @@ def _smoothed(
     cents: NDArray[np.float64], variances: NDArray[np.float64], places: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     smoothed = cents.copy()
-    smooth_contour(smoothed, variances, np.zeros(len(cents)) if places is None else places, mean_bend(cents, variances))
+    smooth_contour(
+        smoothed, variances, np.zeros(len(cents)) if places is None else places, mean_bend(cents, variances, 10.0)
+    )
     return smoothed
 
 
@@ -46,18 +48,32 @@ def test_lively_voice_keeps_its_bends_and_a_steady_one_loses_its_errors() -> Non
     assert np.abs(_smoothed(steady, variances) - 5000).mean() < 5
 
 
+def test_sharp_bend_is_rounded_a_little() -> None:
+    truth = 5000 + 60.0 * np.abs(np.arange(-20, 21))
+    assert np.abs(_smoothed(truth, np.full(41, 25.0)) - truth).max() < 13
+
+
+@pytest.mark.parametrize("hop_ms", [5.0, 10.0, 20.0, 40.0, 50.0])
+def test_vibrato_is_kept_at_any_hop(hop_ms: float) -> None:
+    times_s = np.arange(0, 4, hop_ms / 1000)
+    truth, variances = 5000 + 150 * np.sin(2 * np.pi * 5.5 * times_s), np.full(len(times_s), 25.0)
+    smoothed = truth.copy()
+    smooth_contour(smoothed, variances, np.zeros(len(truth)), mean_bend(truth, variances, hop_ms))
+    assert np.sqrt(np.mean(np.square(smoothed - truth))) < 5
+
+
 def test_errors_are_not_taken_for_bends() -> None:
     # Their variance is said to be half of what it is; the second differences of the frames have a mean of 30 cents
     cents = 5000 + np.random.default_rng(2).normal(0, 15, 500)
     assert np.abs(np.diff(cents, 2)).mean() > 28
-    assert mean_bend(cents, np.full(500, 112.5)) < 8
+    assert mean_bend(cents, np.full(500, 112.5), 10.0) < 8
 
 
 def test_bend_is_that_of_stretches_long_enough() -> None:
     cents, variances = 5000 + np.random.default_rng(4).normal(0, 40, 60), np.full(60, 25.0)
     variances[8::9] = 0
-    assert mean_bend(cents, variances) == contour._USUAL_BEND
-    assert mean_bend(np.full(9, 5000.0), np.full(9, 25.0)) == contour._LEAST_BEND
+    assert mean_bend(cents, variances, 10.0) == contour._USUAL_BEND
+    assert mean_bend(np.full(9, 5000.0), np.full(9, 25.0), 10.0) == contour._LEAST_BEND
 
 
 def test_what_was_measured_beside_a_centre_is_carried_there() -> None:
@@ -81,7 +97,7 @@ def test_contour_minimises_its_cost(count: int) -> None:
     cents = 5000 + np.cumsum(generator.normal(0, 25, count))
     variances, places = generator.uniform(20, 2000, count), generator.uniform(-0.5, 0.5, count)
     difference = np.diff(np.eye(count), 2, axis=0)
-    matrix = np.diag(1 / variances) + difference.T @ difference / mean_bend(cents, variances) ** 2
+    matrix = np.diag(1 / variances) + difference.T @ difference / mean_bend(cents, variances, 10.0) ** 2
     slope = np.gradient(np.linalg.solve(matrix, cents / variances))
     expected = np.linalg.solve(matrix, (cents - places * slope) / variances)
     np.testing.assert_allclose(_smoothed(cents, variances, places), expected, rtol=1e-9)
@@ -96,4 +112,4 @@ def test_bend_follows_from_differences_over_four_frames() -> None:
     # Independent second differences with weights 1 2 3 4 3 2 1 make one over four frames
     square = (np.average(np.abs(far), weights=1 / spread) ** 2 - noise**2) / 44
     expected = np.sqrt(contour._LEAST_BEND**2 + square**1.5 / contour._BEND_SCALE)
-    assert mean_bend(cents, variances) == pytest.approx(expected, rel=1e-9)
+    assert mean_bend(cents, variances, 10.0) == pytest.approx(expected, rel=1e-9)

@@ -33,6 +33,14 @@ def test_groups_are_not_looked_at_again():
     assert Groups.of(groups, 3, 2, CPU) is groups
 
 
+def test_groups_are_the_callers_no_more():
+    group = GROUP.clone()
+    groups = Groups.of(group, 3, 2, CPU)
+    group.fill_(7)
+    assert torch.equal(groups.groups, GROUP)
+    assert torch.equal(groups.on_device, GROUP)
+
+
 @pytest.mark.parametrize("operator", [pooled, encoded])
 @pytest.mark.parametrize(
     ("n_utterances", "n_groups", "message"),

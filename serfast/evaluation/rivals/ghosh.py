@@ -102,7 +102,7 @@ class GhoshBottleneck:
         Raises:
             ValueError: if the loss of a fold is not finite.
         """
-        names = [context.fold.name for _, context in members]
+        names = [context.title for _, context in members]
         on_epochs = [context.on_epoch for _, context in members]
         return _fit(
             members,

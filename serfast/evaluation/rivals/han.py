@@ -99,7 +99,7 @@ class HanSegments:
         Raises:
             ValueError: if the loss of a fold is not finite.
         """
-        names = [context.fold.name for _, context in members]
+        names = [context.title for _, context in members]
         on_epochs = [context.on_epoch for _, context in members]
         return _fit(members, partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs))
 

@@ -24,7 +24,9 @@ def test_the_cost_is_the_smallest_of_those_that_validate_best(make_store: Callab
     (whole,) = single(store.corpus)
     fold = dataclasses.replace(whole, train=whole.train[15:], test=whole.train[:15])
     system = FunctionalsSvm(costs=(1e-4, 1e-2, 1.0))
-    outcome = system.fit(FoldContext(store, fold, tmp_path, tmp_path, torch.device("cpu"), lambda record: None))
+    outcome = system.fit(
+        FoldContext(store, fold, tmp_path, tmp_path, torch.device("cpu"), lambda record: None, fold.name)
+    )
 
     features = np.stack([functionals(store.utterance_rows(index)).ravel() for index in range(len(store.lengths))])
     labels = np.array(store.corpus.labels())

@@ -43,7 +43,7 @@ def fit(
     system: GhoshBottleneck = SYSTEM,
 ) -> FoldOutcome:
     folder.mkdir(exist_ok=True)
-    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), on_epoch))
+    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), on_epoch, fold.name))
 
 
 @pytest.mark.parametrize("n_done", range(1, N_ALL_EPOCHS))

@@ -42,7 +42,7 @@ def fit(
     system: HanSegments = SYSTEM,
 ) -> FoldOutcome:
     folder.mkdir(exist_ok=True)
-    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), on_epoch))
+    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), on_epoch, fold.name))
 
 
 @pytest.mark.parametrize("last_epoch", [1, 3])

@@ -36,7 +36,7 @@ def fit(
     system: LeeCtc = SYSTEM,
 ) -> FoldOutcome:
     folder.mkdir(exist_ok=True)
-    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), on_epoch))
+    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), on_epoch, fold.name))
 
 
 def with_column(store: FeatureStore, name: str, values: np.ndarray) -> FeatureStore:

@@ -49,7 +49,9 @@ def run(system: System, store: FeatureStore, output: Path) -> Result:
 
 def fit(system: System, store: FeatureStore, fold: Fold, folder: Path) -> FoldOutcome:
     folder.mkdir(exist_ok=True)
-    return system.fit(FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), lambda record: None))
+    return system.fit(
+        FoldContext(store, fold, folder, folder / "base", torch.device("cpu"), lambda record: None, fold.name)
+    )
 
 
 def first_fold(store: FeatureStore) -> Fold:
