@@ -97,7 +97,7 @@ def _run_heads(
     names: Sequence[str],
     on_epochs: Sequence[Callable[[EpochRecord], None]],
 ) -> list[tuple[EpochRecord, ...]]:
-    make = packed_steps(_head_losses, tasks[0].device)
+    make = packed_steps(_head_losses, tasks[0].device)  # anew: a graph is of the tasks it was made with
     return run_side_by_side(tasks, folders, make, names=names, on_epochs=on_epochs)
 
 

@@ -14,7 +14,7 @@ from serfast.corpora.folds import single
 from serfast.ops import Lengths
 from serfast.training import EpochRecord
 from serfast.training.batches import NO_EMOTION, StepInputs
-from serfast.training.captured_step import CapturedSteps, fill, room_for
+from serfast.training.captured_step import CapturedSteps, Graphs, fill, room_for
 from serfast.training.classification import ClassificationTask, new_task
 from serfast.training.greedy import HeadTask
 from serfast.training.loop import PackedTask, captured, make_steps, run_epochs, training_steps
@@ -22,26 +22,6 @@ from serfast.training.loop import PackedTask, captured, make_steps, run_epochs, 
 CPU = torch.device("cpu")
 MODEL = ModelOptions(n_units=8, pooling="eq8", pooling_dropout=0.3, n_decoder=6)
 OPTIONS = TrainingOptions(n_epochs=4, batch_size=7, class_weights=True, label_smoothing=0.1)
-
-
-class PlainCalls:
-    """In the place of graphs: what would be captured is called."""
-
-    def __init__(self) -> None:
-        self.n_runs, self.n_captures, self.n_replays = 0, 0, 0
-
-    def run(self, function: Callable[[], Tensor]) -> Tensor:
-        self.n_runs += 1
-        return function()
-
-    def capture(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        self.n_captures += 1
-
-        def replay() -> Tensor:
-            self.n_replays += 1
-            return function()
-
-        return replay
 
 
 @contextmanager
@@ -134,11 +114,11 @@ def test_nothing_is_left_of_the_batch_before(tiny_store: FeatureStore, tmp_path:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 64])
-def test_buckets_are_few_and_hardly_longer_than_their_batches(batch_size: int):
+def test_buckets_are_few_and_hardly_longer_than_their_batches(batch_size: int, plain_calls: Callable[[], Graphs]):
     wanted: list[StepInputs] = []
     seen: list[tuple[StepInputs, StepInputs]] = []
     generator = np.random.default_rng(0)
-    steps = CapturedSteps(batch_size, PlainCalls())
+    steps = CapturedSteps(batch_size, plain_calls())
 
     def note(room: StepInputs) -> Tensor:
         seen.append((wanted[-1], snapshot(room)))
@@ -171,8 +151,8 @@ def snapshot(room: StepInputs) -> StepInputs:
     return StepInputs(room.rows.clone(), Lengths.packed(room.lengths.lengths), room.seeds.clone(), room.truth.clone())
 
 
-def test_a_bucket_is_captured_at_its_third_use_and_then_replayed():
-    graphs = PlainCalls()
+def test_a_bucket_is_captured_at_its_third_use_and_then_replayed(plain_calls: Callable[[], Graphs]):
+    graphs = plain_calls()
     steps = CapturedSteps(3, graphs)
     counts = torch.tensor([5, 6, 7])
     inputs = StepInputs(torch.ones(18, 2), Lengths.packed(counts), counts, counts)
@@ -192,7 +172,9 @@ def trained(task: PackedTask, folder: Path, make: Callable[..., Tensor]) -> tupl
 @pytest.mark.parametrize(
     "changes", [{}, {"averaging": 0.9, "schedule": "one_cycle", "weight_decay": 0.1, "noise": 0.1}]
 )
-def test_captured_training_is_plain_training(tiny_store: FeatureStore, tmp_path: Path, changes: dict[str, object]):
+def test_captured_training_is_plain_training(
+    tiny_store: FeatureStore, tmp_path: Path, changes: dict[str, object], plain_calls: Callable[[], Graphs]
+):
     options = dataclasses.replace(OPTIONS, **changes)
     with (
         new_tasks(tiny_store, tmp_path, MODEL, options) as expected,
@@ -202,7 +184,7 @@ def test_captured_training_is_plain_training(tiny_store: FeatureStore, tmp_path:
             folders = [tmp_path / f"{name}-{place}" for name in ("plain", "captured")]
             folders[0].mkdir()
             plain = run_epochs(one, options, folder=folders[0], device=CPU)
-            graphs = PlainCalls()
+            graphs = plain_calls()
             make = partial(captured, other, CapturedSteps(options.batch_size, graphs))
             history = trained(other, folders[1], make)
             assert graphs.n_replays >= graphs.n_runs > graphs.n_captures > 1
@@ -211,7 +193,9 @@ def test_captured_training_is_plain_training(tiny_store: FeatureStore, tmp_path:
                 assert record.validation_loss == pytest.approx(truth.validation_loss, abs=1e-5)
 
 
-def test_captured_training_goes_on_to_the_same_bits_where_it_stopped(tiny_store: FeatureStore, tmp_path: Path):
+def test_captured_training_goes_on_to_the_same_bits_where_it_stopped(
+    tiny_store: FeatureStore, tmp_path: Path, plain_calls: Callable[[], Graphs]
+):
     model = dataclasses.replace(MODEL, encoder_dropout=0.2, decoder_dropout=0.2)
     options = dataclasses.replace(OPTIONS, noise=0.1, tempo_change=0.1)
     weights = []
@@ -219,7 +203,7 @@ def test_captured_training_goes_on_to_the_same_bits_where_it_stopped(tiny_store:
         for n_epochs in all_epochs:
             task, _ = new_task(tiny_store, single(tiny_store.corpus)[0], model, options, CPU)
             task = dataclasses.replace(task, options=dataclasses.replace(options, n_epochs=n_epochs))
-            make = partial(captured, task, CapturedSteps(options.batch_size, PlainCalls()))
+            make = partial(captured, task, CapturedSteps(options.batch_size, plain_calls()))
             trained(task, tmp_path / name, make)
         weights.append(task.model.state_dict())
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

@@ -101,16 +101,6 @@ class CountedGraphs(CudaGraphs):
         return replay
 
 
-class PlainCalls:
-    """In the place of graphs: what would be captured is called."""
-
-    def run(self, function: Callable[[], Tensor]) -> Tensor:
-        return function()
-
-    def capture(self, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        return function
-
-
 def train_with(graphs: Graphs, task: ClassificationTask | HeadTask, folder: Path) -> tuple[EpochRecord, ...]:
     folder.mkdir(parents=True)
     make = partial(captured, task, CapturedSteps(task.options.batch_size, graphs))
@@ -118,14 +108,16 @@ def train_with(graphs: Graphs, task: ClassificationTask | HeadTask, folder: Path
 
 
 @pytest.mark.parametrize("pooling", ["last", "mean", "eq8", "eq9"])
-def test_graphs_do_what_calls_do_with_the_same_random_numbers(tiny_store: FeatureStore, tmp_path: Path, pooling: str):
+def test_graphs_do_what_calls_do_with_the_same_random_numbers(
+    tiny_store: FeatureStore, tmp_path: Path, pooling: str, plain_calls: Callable[[], Graphs]
+):
     model = ModelOptions(n_units=16, pooling=pooling, encoder_dropout=0.2, n_decoder=8, decoder_dropout=0.2)
     schedule = {"schedule": "one_cycle", "averaging": 0.9, "weight_decay": 0.1}
     options = dataclasses.replace(OPTIONS, n_epochs=6, patience=6, **schedule, **RANDOM)
     found = []
     for name in ("graphs", "calls"):
         task, _ = new_task(tiny_store, leave_one_speaker_out(tiny_store.corpus)[0], model, options, CUDA)
-        graphs = CountedGraphs(CUDA) if name == "graphs" else PlainCalls()
+        graphs = CountedGraphs(CUDA) if name == "graphs" else plain_calls()
         found.append(train_with(graphs, task, tmp_path / name))
         with task.head_task(task.model, tmp_path / name) as head:
             found[-1] += train_with(graphs, head, tmp_path / name / "head")

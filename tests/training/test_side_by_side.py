@@ -13,6 +13,7 @@ from serfast.corpora.folds import leave_one_speaker_out
 from serfast.models import BLSTM, AttentionPool, EmotionClassifier
 from serfast.ops import Groups, Lengths
 from serfast.training import EpochRecord, TrainedModel, answer, greedy, train_model, train_side_by_side
+from serfast.training.captured_step import Graphs
 from serfast.training.joint_steps import CapturedJointSteps
 
 CPU = torch.device("cpu")
@@ -157,46 +158,36 @@ def test_folds_share_their_steps_and_one_that_stops_leaves(
     assert members == expected
 
 
-class PlainCalls:
-    """In the place of graphs: what would be captured is called."""
-
-    n_made, n_runs, n_captures, n_replays = 0, 0, 0, 0
-
-    def __init__(self) -> None:
-        PlainCalls.n_made += 1
-
-    def run(self, function: Callable[[], torch.Tensor]) -> torch.Tensor:
-        PlainCalls.n_runs += 1
-        return function()
-
-    def capture(self, function: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
-        PlainCalls.n_captures += 1
-
-        def replay() -> torch.Tensor:
-            PlainCalls.n_replays += 1
-            return function()
-
-        return replay
-
-
 @pytest.mark.parametrize(
     ("pooling", "scheme"), [("eq8", "joint"), ("eq9", "joint"), ("last", "joint"), ("eq8", "one_by_one")]
 )
 def test_captured_steps_are_the_plain_ones(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, scheme: str
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    plain_calls: Callable[[], Graphs],
+    pooling: str,
+    scheme: str,
 ):
-    monkeypatch.setattr("serfast.training.side_by_side.packed_steps", lambda of, _: CapturedJointSteps(of, PlainCalls))
-    for name in ("n_made", "n_runs", "n_captures", "n_replays"):
-        monkeypatch.setattr(PlainCalls, name, 0)
+    made: list[Graphs] = []
+
+    def graphs() -> Graphs:
+        made.append(plain_calls())
+        return made[-1]
+
+    monkeypatch.setattr("serfast.training.side_by_side.packed_steps", lambda of, _: CapturedJointSteps(of, graphs))
     model = dataclasses.replace(MODEL, pooling=pooling, encoder_dropout=0.0, decoder_dropout=0.0)
     options = dataclasses.replace(OPTIONS, scheme=scheme)
     alone, together = both_ways(store, tmp_path, model, options)
     for one, other in zip(alone, together, strict=True):
         assert_alike(one, other)
         assert [record.best for record in other.history] == [record.best for record in one.history]
-    assert PlainCalls.n_replays > PlainCalls.n_runs > PlainCalls.n_captures > 1
+    n_runs, n_captures, n_replays = (
+        sum(getattr(own, name) for own in made) for name in ("n_runs", "n_captures", "n_replays")
+    )
+    assert n_replays > n_runs > n_captures > 1
     n_stages = 2 if scheme == "one_by_one" else 1
-    assert n_stages < PlainCalls.n_made <= 3 * n_stages  # three folds, then two, then one
+    assert n_stages < len(made) <= 3 * n_stages  # three folds, then two, then one
 
 
 @pytest.mark.parametrize("scheme", ["joint", "greedy", "one_by_one"])

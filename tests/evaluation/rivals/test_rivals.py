@@ -11,10 +11,8 @@ import torch
 
 from serfast import FeatureStore, ModelOptions, Result, TrainingOptions
 from serfast.corpora import Fold
-from serfast.evaluation.progress import Progress
 from serfast.evaluation.protocol import make_protocol
 from serfast.evaluation.rivals import FunctionalsSvm, GhoshBottleneck, HanSegments, LeeCtc
-from serfast.evaluation.runs import SystemRun, run_systems
 from serfast.evaluation.system import FoldContext, FoldOutcome, System
 from serfast.features import StoreWriter
 
@@ -33,18 +31,7 @@ SYSTEMS = {
 }
 every_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
 StoreMaker = Callable[..., FeatureStore]
-
-
-def run(system: System, store: FeatureStore, output: Path) -> Result:
-    (result,) = run_systems(
-        [SystemRun(system, output, output / "base")],
-        store,
-        make_protocol("leave_one_speaker_out", store),
-        exclude=(),
-        device=torch.device("cpu"),
-        progress=Progress(False),
-    )
-    return result
+RunSystem = Callable[..., Result]
 
 
 def fit(system: System, store: FeatureStore, fold: Fold, folder: Path) -> FoldOutcome:
@@ -71,7 +58,7 @@ def rewritten(store: FeatureStore, path: Path, change: Callable[[str, np.ndarray
 
 @every_system
 def test_a_separable_corpus_is_learned_and_one_without_differences_is_not(
-    system: System, make_store: StoreMaker, tmp_path: Path
+    run: RunSystem, system: System, make_store: StoreMaker, tmp_path: Path
 ):
     clear = make_store(tmp_path / "clear", separation=1.5, n_utterances=15, options=system.features)
     assert run(system, clear, tmp_path / "a").pooled.ua > 0.9
@@ -82,7 +69,7 @@ def test_a_separable_corpus_is_learned_and_one_without_differences_is_not(
 
 @every_system
 def test_a_finished_run_is_read_back_and_another_system_is_refused(
-    system: System, make_store: StoreMaker, tmp_path: Path
+    run: RunSystem, system: System, make_store: StoreMaker, tmp_path: Path
 ):
     store = make_store(tmp_path / "store", n_speakers=3, options=system.features)
     first = run(system, store, tmp_path / "run")

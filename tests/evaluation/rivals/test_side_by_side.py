@@ -10,11 +10,7 @@ import torch
 from serfast import FeatureStore, ModelOptions, Result, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
 from serfast.evaluation.fold_reports import FoldReport
-from serfast.evaluation.progress import Progress
-from serfast.evaluation.protocol import make_protocol
 from serfast.evaluation.rivals import GhoshBottleneck, HanSegments, LeeCtc
-from serfast.evaluation.runs import SystemRun, run_systems
-from serfast.evaluation.system import System
 from serfast.models import BLSTM
 from serfast.ops import Groups, Lengths
 from serfast.training import EpochRecord
@@ -34,24 +30,12 @@ SYSTEMS = {
 }
 N_STAGES = {"han": 1, "lee": 1, "ghosh": 3}
 every_system = pytest.mark.parametrize("name", SYSTEMS)
+RunSystem = Callable[..., Result]
 
 
 @pytest.fixture
 def store(make_store: Callable[..., FeatureStore], tmp_path: Path, name: str) -> FeatureStore:
     return make_store(tmp_path / "store", n_speakers=N_FOLDS, n_utterances=12, options=SYSTEMS[name].features)
-
-
-def run(system: System, store: FeatureStore, output: Path, *, side_by_side: bool = True) -> Result:
-    (result,) = run_systems(
-        [SystemRun(system, output, output / "base")],
-        store,
-        make_protocol("leave_one_speaker_out", store),
-        exclude=(),
-        device=torch.device("cpu"),
-        progress=Progress(False),
-        side_by_side=side_by_side,
-    )
-    return result
 
 
 def records(run: Path, fold: str) -> list[dict]:
@@ -69,10 +53,10 @@ def assert_alike(one: Result, other: Result) -> None:
 
 
 @every_system
-def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_path: Path, name: str):
-    alone = run(SYSTEMS[name], store, tmp_path / "alone", side_by_side=False)
+def test_answers_are_those_of_folds_one_after_another(run: RunSystem, store: FeatureStore, tmp_path: Path, name: str):
+    alone = run(SYSTEMS[name], store, tmp_path / "alone")
     started = time.monotonic()
-    together = run(SYSTEMS[name], store, tmp_path / "together")
+    together = run(SYSTEMS[name], store, tmp_path / "together", side_by_side=True)
     assert 0 < together.training_seconds < time.monotonic() - started
     assert together == Result.load(tmp_path / "together")
     assert_alike(alone, together)
@@ -87,11 +71,11 @@ def test_answers_are_those_of_folds_one_after_another(store: FeatureStore, tmp_p
 
 @every_system
 def test_all_folds_are_in_the_same_epoch_of_the_same_stage(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    run: RunSystem, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     told: list[tuple[int, str]] = []
     monkeypatch.setattr(FoldReport, "epoch", lambda report, record: told.append((record.epoch, report.path.stem)))
-    run(SYSTEMS[name], store, tmp_path / "run")
+    run(SYSTEMS[name], store, tmp_path / "run", side_by_side=True)
     n_steps = {-(-len(fold.train) // PLAIN.batch_size) for fold in leave_one_speaker_out(store.corpus)}
     assert len(n_steps) == 1
     of_stage = [(epoch, str(fold)) for epoch in range(1, N_EPOCHS + 1) for fold in range(N_FOLDS)]
@@ -100,7 +84,7 @@ def test_all_folds_are_in_the_same_epoch_of_the_same_stage(
 
 @pytest.mark.parametrize("name", ["lee", "ghosh"])
 def test_encoders_run_once_for_all_folds(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    run: RunSystem, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ):
     members: list[int] = []
     encode = BLSTM.forward
@@ -111,7 +95,7 @@ def test_encoders_run_once_for_all_folds(
         return encode(self, hidden, lengths, *group)
 
     monkeypatch.setattr(BLSTM, "forward", counted)
-    run(SYSTEMS[name], store, tmp_path / "run")
+    run(SYSTEMS[name], store, tmp_path / "run", side_by_side=True)
     n_layers, n_train = 2, len(leave_one_speaker_out(store.corpus)[0].train)
     assert members == [N_FOLDS] * (n_layers * N_EPOCHS * -(-n_train // RANDOM.batch_size))
 
@@ -121,10 +105,10 @@ def test_encoders_run_once_for_all_folds(
     [("han", 0), ("lee", 0), ("ghosh", 0), ("ghosh", N_FOLDS * N_EPOCHS), ("ghosh", 2 * N_FOLDS * N_EPOCHS)],
 )
 def test_a_stopped_run_goes_on_and_may_change_its_way(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_before: int
+    run: RunSystem, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, n_before: int
 ):
     system, n_epochs = SYSTEMS[name], 0
-    whole = run(system, store, tmp_path / "whole")
+    whole = run(system, store, tmp_path / "whole", side_by_side=True)
 
     def interrupt(report: FoldReport, record: EpochRecord) -> None:
         nonlocal n_epochs
@@ -137,7 +121,7 @@ def test_a_stopped_run_goes_on_and_may_change_its_way(
         with monkeypatch.context() as patch:
             patch.setattr(FoldReport, "epoch", interrupt)
             with pytest.raises(KeyboardInterrupt):
-                run(system, store, output)
+                run(system, store, output, side_by_side=True)
         assert sum(len(records(output, fold.name)) for fold in whole.folds) == n_before + 6
         told: list[EpochRecord] = []
         with monkeypatch.context() as patch:
@@ -148,7 +132,7 @@ def test_a_stopped_run_goes_on_and_may_change_its_way(
 
 
 @every_system
-def test_a_fold_whose_loss_is_not_finite_is_named(store: FeatureStore, tmp_path: Path, name: str):
+def test_a_fold_whose_loss_is_not_finite_is_named(run: RunSystem, store: FeatureStore, tmp_path: Path, name: str):
     huge = dataclasses.replace(SYSTEMS[name].training, learning_rate=1e30, weight_decay=1e30)
     system = dataclasses.replace(SYSTEMS[name], training=huge)
     for side_by_side in (True, False):
