@@ -20,7 +20,7 @@ from serfast.features import (
     frame_times_s,
     speaker_source,
 )
-from serfast.models import EmotionClassifier, ModelOptions
+from serfast.models import EmotionClassifier, EmotionEnsemble, ModelOptions
 from serfast.ops import resolve_device
 from serfast.training import Answers, answer
 from serfast.training.checkpoint import load_tensors, merge_tensors, save_tensors, select_tensors
@@ -60,13 +60,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Recognizer:
-    """A trained classifier, the normaliser of its training part, and the options its features need.
+    """A trained classifier or ensemble, the normaliser of its training part, and the options its features need.
 
     ``normaliser`` is None where training standardised each speaker's recordings by their own statistics; then
     :meth:`enroll` must come before :meth:`predict`.
     """
 
-    model: EmotionClassifier
+    model: EmotionClassifier | EmotionEnsemble
     normaliser: Normaliser | None
     emotions: tuple[str, ...]
     feature_options: FeatureOptions
@@ -87,7 +87,8 @@ class Recognizer:
             raise CorpusError(f"{folder} must hold a trained model ({MODEL}), got none{remedy}")
         tensors, facts = load_tensors(folder / MODEL)
         try:
-            model_options, emotions = ModelOptions(**facts["model"]), tuple(facts["emotions"])
+            model_options, n_models = ModelOptions(**facts["model"]), int(facts["n_models"])
+            emotions = tuple(facts["emotions"])
             options, digest = FeatureOptions.from_dict(facts["features"]), facts["features_digest"]
         except (KeyError, TypeError, ValueError) as error:
             raise CorpusError(f"{folder / MODEL} must be a model of this version of serfast, got {error}") from error
@@ -95,7 +96,9 @@ class Recognizer:
             raise CorpusError(f"{folder / MODEL} must expect features of this version of serfast, got other ones")
         statistics = {name: tensor.numpy() for name, tensor in select_tensors(tensors, "normaliser").items()}
         normaliser = Normaliser(**statistics) if statistics else None
-        model = EmotionClassifier(len(feature_names(options)), len(emotions), model_options)
+        shape = len(feature_names(options)), len(emotions), model_options
+        classifiers = [EmotionClassifier(*shape) for _ in range(n_models)]
+        model = classifiers[0] if n_models == 1 else EmotionEnsemble(classifiers)
         model.load_state_dict(select_tensors(tensors, "model"))
         where = resolve_device(device)
         return cls(model.to(where).eval(), normaliser, emotions, options, where)
@@ -110,6 +113,7 @@ class Recognizer:
             "features": self.feature_options.to_dict(),
             "features_digest": self.feature_options.digest(),
             "model": asdict(self.model.options),
+            "n_models": len(self.model.classifiers) if isinstance(self.model, EmotionEnsemble) else 1,
         }
         save_tensors(folder / MODEL, tensors, facts)
 

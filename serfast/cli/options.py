@@ -75,7 +75,8 @@ SetOption = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="Any option of FeatureOptions, ModelOptions or TrainingOptions, such as n_units=64, n_epochs=30, "
-        "learning_rate=0.001, pooling_dropout=0.5, seed=1, window_ms=32. Of a list, such as n_units=[64,128], the "
+        "learning_rate=0.001, pooling_dropout=0.5, seed=1, window_ms=32; or n_models=3, to average the probabilities "
+        "of three models with different seeds. Of a list, such as n_units=[64,128], the "
         "validation part of each fold chooses. A wrong name lists them all. Repeatable.",
     ),
 ]

@@ -46,8 +46,9 @@ def train(
         device: "auto", "cpu" or "cuda".
         progress: print where the work stands to standard error.
         **options: ``recipe``, a name in :data:`serfast.evaluation.RECIPES`, and fields of FeatureOptions, ModelOptions
-            and TrainingOptions, such as ``pooling="eq9"``, which change what the recipe says. Of a list, such as
-            ``n_units=[64, 128, 256]``, the validation part of each fold chooses one; the result names the choices.
+            and TrainingOptions, such as ``pooling="eq9"``, which change what the recipe says; ``n_models=3`` averages
+            the probabilities of three models, alike but for their seeds. Of a list, such as ``n_units=[64, 128, 256]``,
+            the validation part of each fold chooses one; the result names the choices.
 
     Raises:
         ValueError: if an option, the corpus or the folder does not fit, or recordings are broken and not excluded.

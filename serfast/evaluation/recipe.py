@@ -1,9 +1,11 @@
 """A recipe: every choice of an experiment with an emotion classifier that is not the corpus and not the protocol."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from serfast.checks import integer, require
+from serfast.evaluation.ensemble import fit_ensemble, fit_ensembles_side_by_side
 from serfast.evaluation.fold import FOLD
 from serfast.evaluation.results import read_json
 from serfast.evaluation.system import FoldContext, FoldOutcome
@@ -39,6 +41,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "noise": 0.2,
         "offset": 0.2,
         "n_masked": 40,
+        "n_models": 3,
     },
 }
 """Named sets of options. "strong" keeps the descriptors and the paper's model and adds what today's practice would."""
@@ -51,19 +54,25 @@ SELECTED_ON = {"strong": ("emodb",)}
 class Recipe:
     """How features are extracted, how the model is shaped and how it is trained.
 
+    ``n_models`` are trained on each fold, alike but for their seeds, and the probabilities that they give are averaged.
     ``name`` is the one in :data:`RECIPES` that it began with, whatever was changed since.
     """
 
     features: FeatureOptions = field(default_factory=FeatureOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     training: TrainingOptions = field(default_factory=TrainingOptions)
+    n_models: int = 1
     name: str = "default"
+
+    def __post_init__(self) -> None:
+        require("n_models", "be at least 1", self.n_models, integer("n_models", self.n_models) >= 1)
+        _ = self.members  # whose seeds may be out of range
 
     @classmethod
     def from_options(cls, recipe: str = "default", **options: Any) -> "Recipe":
         """The recipe of that name in :data:`RECIPES`, with options changed by name.
 
-        Options are the fields of FeatureOptions, ModelOptions and TrainingOptions.
+        Options are the fields of FeatureOptions, ModelOptions and TrainingOptions, and ``n_models``.
 
         Raises:
             TypeError: if a name is no option.
@@ -72,24 +81,36 @@ class Recipe:
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
         options = {**RECIPES[recipe], **options}
+        n_models = options.pop("n_models", 1)
         parts: dict[str, Any] = {}
         for part, kind in (("features", FeatureOptions), ("model", ModelOptions), ("training", TrainingOptions)):
             names = {option.name for option in fields(kind)} & options.keys()
             parts[part] = kind(**{name: options.pop(name) for name in names})
         if options:
-            known = sorted(option.name for part in parts.values() for option in fields(part))
+            known = sorted(["n_models", *(option.name for part in parts.values() for option in fields(part))])
             raise TypeError(f"options must be among {', '.join(known)}, got {', '.join(sorted(options))}")
-        return cls(**parts, name=recipe)
+        return cls(**parts, n_models=n_models, name=recipe)
+
+    @property
+    def members(self) -> "tuple[Recipe, ...]":
+        """The recipe of each of its models; no two of recipes with different seeds have a seed in common."""
+        if self.n_models == 1:
+            return (self,)
+        first = self.n_models * self.training.seed
+        seeds = range(first, first + self.n_models)
+        return tuple(replace(self, n_models=1, training=replace(self.training, seed=seed)) for seed in seeds)
 
     @property
     def base(self) -> "Recipe | None":
-        """Of a greedy scheme, the recipe of the model whose encoder is frozen."""
+        """Of a greedy scheme, the recipe of the model whose encoder is frozen; None where each member has its own."""
         base = base_options(self.model, self.training)
-        return None if base is None else Recipe(self.features, *base, self.name)
+        return None if base is None or self.n_models > 1 else Recipe(self.features, *base, name=self.name)
 
     def remarks(self, corpus: str) -> tuple[str, ...]:
         """What a reader of results on the corpus of that name must know."""
         remarks = []
+        if self.n_models > 1:
+            remarks.append(f"{self.n_models} models a fold, alike but for seeds: their probabilities are averaged")
         if self.training.normalisation == "speaker":
             remarks.append(
                 "transductive: the features of each speaker are standardised with all of that speaker's recordings"
@@ -100,6 +121,8 @@ class Recipe:
 
     def fit(self, context: FoldContext) -> FoldOutcome:
         """Train on the fold and answer its scored part; the recognizer is saved in the fold's folder."""
+        if self.n_models > 1:
+            return fit_ensemble(self.members, context, batch_size=self.training.batch_size)
         trained = train_model(
             context.store,
             context.fold,
@@ -120,6 +143,9 @@ class Recipe:
             ValueError: as :func:`serfast.training.train_side_by_side`.
         """
         first, contexts = members[0][0], [context for _, context in members]
+        if first.n_models > 1:
+            ensembles = [(recipe.members, context) for recipe, context in members]
+            return fit_ensembles_side_by_side(ensembles, batch_size=first.training.batch_size)
         trained = train_side_by_side(
             contexts[0].store,
             [context.fold for context in contexts],
@@ -158,6 +184,7 @@ class Recipe:
         """Every choice by part and name, JSON-safe."""
         return {
             "recipe": self.name,
+            "n_models": self.n_models,
             "features": self.features.to_dict(),
             "model": asdict(self.model),
             "training": asdict(self.training),
@@ -165,4 +192,6 @@ class Recipe:
 
 
 def _base_model(context: FoldContext) -> EmotionClassifier:
-    return Recognizer.load(context.base_folder, device=str(context.device)).model
+    model = Recognizer.load(context.base_folder, device=str(context.device)).model
+    assert isinstance(model, EmotionClassifier), "a base is one classifier"
+    return model

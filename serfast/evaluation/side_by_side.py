@@ -13,7 +13,7 @@ from serfast.evaluation.fold_reports import FoldReport
 from serfast.evaluation.results import FoldResult, UtterancePrediction
 from serfast.evaluation.system import FoldContext, System
 
-__all__ = ["goes_side_by_side", "run_folds_side_by_side"]
+__all__ = ["goes_side_by_side", "learn_side_by_side", "run_folds_side_by_side"]
 
 _MOST = 32  # folds at a time
 
@@ -49,15 +49,16 @@ def run_folds_side_by_side(
         own = slice(len(members) * place // n_times, len(members) * (place + 1) // n_times)
         for report in reports[own]:
             report.begin()
-        found += _learn(members[own])
+        found += learn_side_by_side(members[own])
         for (result, _), report in zip(found[own], reports[own], strict=True):
             report.finish(result)
     return found
 
 
-def _learn(
+def learn_side_by_side(
     members: Sequence[tuple[System, FoldContext]],
 ) -> list[tuple[FoldResult, tuple[UtterancePrediction, ...]]]:
+    """As :func:`serfast.evaluation.fold.run_fold` of each member, all in the same steps; their bases before them."""
     fit = members[0][0].fit_side_by_side
     if fit is None:
         raise ValueError(f"side_by_side must be False for this system, got True for {type(members[0][0]).__name__}")
@@ -72,7 +73,7 @@ def _learn(
                 if system.base is not None
             ]
             if bases:
-                _learn(bases)
+                learn_side_by_side(bases)
             for (_, context), outcome in zip(unfinished, fit(unfinished), strict=True):
                 write_outcome(outcome, context)
     return [run_fold(system, context) for system, context in members]

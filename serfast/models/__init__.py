@@ -5,6 +5,7 @@ from serfast.models.blstm import BLSTM
 from serfast.models.classifier import EmotionClassifier, EmotionHead, ModelOptions
 from serfast.models.decoder import Decoder
 from serfast.models.elm import ExtremeLearningMachine
+from serfast.models.ensemble import EmotionEnsemble
 from serfast.models.frame_classifier import FrameClassifier
 from serfast.models.linear_svm import LinearSvm
 from serfast.models.lstm import LSTM
@@ -21,6 +22,7 @@ __all__ = [
     "Decoder",
     "DenoisingLayer",
     "EmotionClassifier",
+    "EmotionEnsemble",
     "EmotionHead",
     "ExtremeLearningMachine",
     "FrameClassifier",

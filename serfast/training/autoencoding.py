@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 (torch's own name)
 
 from serfast.corpora import Fold
 from serfast.features import FrameSource
 from serfast.models import DenoisingLayer, StackedAutoencoder
-from serfast.training.batches import ordered_batches, shuffled_batches
+from serfast.training.batches import NO_EMOTION, Batch, StepInputs, ordered_batches, shuffled_batches
 from serfast.training.loading import BatchLoader, batch_loader
 from serfast.training.loop import Run, Validation
 from serfast.training.options import TrainingOptions
+from serfast.training.row_steps import mean_loss_of_rows
 
 __all__ = ["EncodedSource", "LayerTask", "train_autoencoders"]
 
@@ -112,19 +112,34 @@ class LayerTask:
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean squared error of the frames of the utterances ``batch``."""
-        rows = self._inputs(batch)
-        return F.mse_loss(self.model(rows), rows)
+        return self.loss_of(self.inputs(batch, epoch))
+
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
+        """What the layers below make of the frames of the utterances ``batch``, all of which bear the label 0."""
+        frames = self.loader.load(batch)
+        zeros = torch.zeros_like(frames.lengths.on_device)
+        return StepInputs(self._codes(frames), frames.lengths, zeros, zeros)
+
+    def loss_of(self, inputs: StepInputs) -> Tensor:
+        """Mean squared error of the rows of ``inputs``."""
+        return mean_loss_of_rows(self, inputs)
+
+    def rows_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Mean squared error of rows (row, feature), without those that bear no label."""
+        counts = labels != NO_EMOTION
+        errors: Tensor = (self.model(rows) - rows).square().mean(dim=1)
+        return (errors * counts).sum() / counts.sum()
 
     @torch.inference_mode()
     def validate(self) -> Validation:
         """Mean squared error of the frames of the validation part."""
         squares, n_elements = 0.0, 0
         for batch in ordered_batches(self.fold.validation, self.source.lengths, self.options.batch_size):
-            rows = self._inputs(batch)
+            rows = self._codes(self.loader.load(batch))
             squares += float((self.model(rows) - rows).square().sum(dtype=torch.float64))
             n_elements += rows.numel()
         return Validation(squares / n_elements)
 
     @torch.no_grad()
-    def _inputs(self, batch: NDArray[np.int64]) -> Tensor:
-        return self.autoencoder.encode(self.loader.load(batch).features, depth=self.depth)
+    def _codes(self, frames: Batch) -> Tensor:
+        return self.autoencoder.encode(frames.features, depth=self.depth)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from serfast.features import FrameSource
-from serfast.models import EmotionClassifier, softmax
+from serfast.models import EmotionClassifier, EmotionEnsemble, softmax
 from serfast.training.batches import ordered_batches
 from serfast.training.loading import BatchLoader
 
@@ -34,7 +34,7 @@ class Answers:
 
 
 def answer(
-    model: EmotionClassifier,
+    model: EmotionClassifier | EmotionEnsemble,
     source: FrameSource,
     indices: Sequence[int],
     *,
@@ -46,7 +46,9 @@ def answer(
 
 
 @torch.inference_mode()
-def answer_loaded(model: EmotionClassifier, loader: BatchLoader, indices: Sequence[int], *, batch_size: int) -> Answers:
+def answer_loaded(
+    model: EmotionClassifier | EmotionEnsemble, loader: BatchLoader, indices: Sequence[int], *, batch_size: int
+) -> Answers:
     """As :func:`answer`, for utterances of the source of ``loader``."""
     was_training = model.training
     model.eval()

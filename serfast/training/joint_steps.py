@@ -20,7 +20,7 @@ from serfast.models import BLSTM, LSTM
 from serfast.ops import Groups, Lengths
 from serfast.training.batches import StepInputs
 from serfast.training.captured_step import CapturedSteps, CudaGraphs, Graphs
-from serfast.training.loop import AnyTask, EpochRecord, PackedTask, Step, Task, training_steps
+from serfast.training.loop import AnyTask, EpochRecord, PackedTask, Step, training_steps
 
 __all__ = [
     "CapturedJointSteps",
@@ -28,7 +28,6 @@ __all__ = [
     "JointRows",
     "encode",
     "join_rows",
-    "own_losses",
     "packed_steps",
     "plain_steps",
     "run_side_by_side",
@@ -90,15 +89,6 @@ def plain_steps(
         return _learn(losses_of(tasks, steps), steps)
 
     return make
-
-
-def own_losses(tasks: Sequence[Task], steps: Sequence[Step]) -> list[Tensor]:
-    """The loss of each task's step, computed for itself."""
-    losses = []
-    for task, step in zip(tasks, steps, strict=True):
-        with step.stream:
-            losses.append(task.loss(step.batch, step.epoch))
-    return losses
 
 
 @dataclass(frozen=True)

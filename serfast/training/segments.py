@@ -12,12 +12,13 @@ from torch import Tensor
 from serfast.corpora import Fold
 from serfast.features import SegmentSource
 from serfast.models import SegmentNetwork, softmax
-from serfast.training.batches import load_batch
+from serfast.training.batches import StepInputs, load_batch
 from serfast.training.inference import Answers
 from serfast.training.loading import BatchLoader, batch_loader
 from serfast.training.loop import Validation
 from serfast.training.objective import Objective
 from serfast.training.options import TrainingOptions
+from serfast.training.row_steps import mean_loss_of_rows
 
 __all__ = ["SegmentTask", "segment_posteriors"]
 
@@ -63,9 +64,21 @@ class SegmentTask:
 
     def loss(self, batch: NDArray[np.int64], epoch: int) -> Tensor:
         """Mean loss of the segments of the utterances ``batch``."""
+        return self.loss_of(self.inputs(batch, epoch))
+
+    def inputs(self, batch: NDArray[np.int64], epoch: int) -> StepInputs:
+        """Segments (row, input) of the utterances ``batch``, and their emotions."""
         segments = self.loader.load(batch)
-        truth = self.objective.truth(np.repeat(batch, segments.lengths.lengths.numpy()))
-        return self.objective.loss(self.model(segments.features), truth)
+        no_seeds = torch.zeros_like(segments.lengths.on_device)
+        return StepInputs(segments.features, segments.lengths, no_seeds, self.objective.truth(batch))
+
+    def loss_of(self, inputs: StepInputs) -> Tensor:
+        """Mean loss of the segments of ``inputs``."""
+        return mean_loss_of_rows(self, inputs)
+
+    def rows_loss(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of segments (row, input) of utterances with the emotions ``labels`` (row,)."""
+        return self.objective.loss(self.model(rows), labels)
 
     def validate(self) -> Validation:
         """Loss and confusion of the mean posteriors of the validation part."""

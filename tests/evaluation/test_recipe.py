@@ -19,14 +19,15 @@ def test_every_choice_is_written_down():
         written = json.loads(json.dumps(Recipe.from_options(name).to_dict()))
         assert written["recipe"] == name
         for option, value in RECIPES[name].items():
-            assert {**written["model"], **written["training"]}[option] == value
+            assert {**written, **written["model"], **written["training"]}[option] == value
 
 
 def test_remarks_name_what_flatters():
     strong = Recipe.from_options("strong", seed=3, n_units=16)
-    transductive, selected = strong.remarks("emodb")
+    averaged, transductive, selected = strong.remarks("emodb")
+    assert averaged == "3 models a fold, alike but for seeds: their probabilities are averaged"
     assert transductive.startswith("transductive")
     assert selected.startswith("selected on this corpus")
-    assert strong.remarks("iemocap") == (transductive,)
-    assert Recipe.from_options("strong", normalisation="training").remarks("emodb") == (selected,)
+    assert strong.remarks("iemocap") == (averaged, transductive)
+    assert Recipe.from_options("strong", normalisation="training", n_models=1).remarks("emodb") == (selected,)
     assert Recipe().remarks("emodb") == ()

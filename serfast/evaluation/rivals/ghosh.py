@@ -14,9 +14,9 @@ from serfast.models import EmotionClassifier, ModelOptions, StackedAutoencoder
 from serfast.training import EpochRecord, TrainingOptions, answer
 from serfast.training.autoencoding import EncodedSource, LayerTask, train_autoencoders
 from serfast.training.classification import ClassificationTask, standardise
-from serfast.training.joint_steps import own_losses, plain_steps, run_side_by_side
 from serfast.training.loop import Run, run_in_turn
 from serfast.training.objective import Objective
+from serfast.training.row_steps import run_rows_side_by_side
 from serfast.training.side_by_side import run_classifiers_side_by_side
 
 __all__ = ["GhoshBottleneck"]
@@ -106,7 +106,7 @@ class GhoshBottleneck:
         on_epochs = [context.on_epoch for _, context in members]
         return _fit(
             members,
-            partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs),
+            partial(run_rows_side_by_side, names=names, on_epochs=on_epochs),
             partial(run_classifiers_side_by_side, names=names, on_epochs=on_epochs),
         )
 

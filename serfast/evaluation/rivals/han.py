@@ -17,9 +17,9 @@ from serfast.features import ColumnSource, FeatureOptions, SegmentSource, featur
 from serfast.models import ExtremeLearningMachine, SegmentNetwork, posterior_statistics
 from serfast.training import EpochRecord, TrainingOptions
 from serfast.training.classification import standardise
-from serfast.training.joint_steps import own_losses, plain_steps, run_side_by_side
 from serfast.training.loop import Run, run_in_turn
 from serfast.training.objective import Objective
+from serfast.training.row_steps import run_rows_side_by_side
 from serfast.training.segments import SegmentTask, segment_posteriors
 
 __all__ = ["HanSegments"]
@@ -101,7 +101,7 @@ class HanSegments:
         """
         names = [context.title for _, context in members]
         on_epochs = [context.on_epoch for _, context in members]
-        return _fit(members, partial(run_side_by_side, make=plain_steps(own_losses), names=names, on_epochs=on_epochs))
+        return _fit(members, partial(run_rows_side_by_side, names=names, on_epochs=on_epochs))
 
     def _task(self, context: FoldContext) -> SegmentTask:
         objective = Objective(context.store, context.fold, self.training, context.device)
