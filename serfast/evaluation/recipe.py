@@ -36,8 +36,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "schedule": "one_cycle",
         "weight_decay": 1e-2,
         "averaging": 0.99,
-        "label_smoothing": 0.1,
-        "tempo_change": 0.1,
         "noise": 0.2,
         "offset": 0.2,
         "n_masked": 40,

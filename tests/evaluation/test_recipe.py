@@ -8,7 +8,7 @@ from serfast.evaluation import RECIPES, Recipe
 def test_a_recipe_begins_with_its_name_and_options_change_it():
     strong = Recipe.from_options("strong", n_units=7, normalisation="training")
     assert (strong.name, strong.model.n_units, strong.training.normalisation) == ("strong", 7, "training")
-    assert strong.training.label_smoothing == RECIPES["strong"]["label_smoothing"] > 0
+    assert strong.training.noise == RECIPES["strong"]["noise"] > 0
     assert Recipe.from_options() == Recipe()
     with pytest.raises(ValueError, match="recipe must be one of default, strong, got 'best'"):
         Recipe.from_options("best")
