@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
-from serfast.features.lanes import LANES, load, lowest_bit, maximum, peaks, root, splat, store
+from serfast.features.lanes import LANES, empty, inverse_root, load, local_maxima, lowest_bit, maximum, splat, store
 from serfast.features.transposition import transpose
 
 __all__ = [
@@ -65,13 +65,12 @@ def find_candidates(decimated: NDArray[np.float32], count: int, correlator: Corr
         np.empty((whole, N_CANDIDATES), dtype=np.float32),
         np.empty((whole, N_CANDIDATES), dtype=np.float32),
         np.empty((whole, N_CANDIDATES), dtype=np.float32),
-        np.empty(whole, dtype=np.float32),
+        empty(whole),
     )
-    tile = np.empty(2 * LANES * LANES, dtype=np.float32)
-    rows = np.empty(n_rows * LANES, dtype=np.float32)
-    statistics = np.empty((2, (n_rows - correlator.window + 1) * LANES), dtype=np.float32)
-    correlation = np.empty(correlator.n_lags * LANES, dtype=np.float32)
-    _fill_candidates(decimated, correlator, tile, rows, statistics, correlation, candidates)
+    starts, rows = correlator.hop * np.arange(LANES), empty(n_rows * LANES)
+    statistics = empty(2 * (n_rows - correlator.window + 1) * LANES).reshape(2, -1)
+    correlation = empty(correlator.n_lags * LANES)
+    _fill_candidates(decimated, correlator, starts, rows, statistics, correlation, candidates)
     return candidates
 
 
@@ -85,7 +84,7 @@ def n_samples_of_a_frame(correlator: Correlator) -> int:
 def _fill_candidates(
     decimated: NDArray[np.float32],  # (sample)
     correlator: Correlator,
-    tile: NDArray[np.float32],
+    starts: NDArray[np.int64],  # (lane): of frames
     rows: NDArray[np.float32],  # (sample about the centre, lane)
     statistics: NDArray[np.float32],  # (2, window position * lane)
     correlation: NDArray[np.float32],  # (lag, lane)
@@ -93,7 +92,7 @@ def _fill_candidates(
 ) -> None:
     hop = correlator.hop
     for frame in range(0, candidates.counts.size, LANES):
-        transpose(decimated[frame * hop :], hop, rows.size // LANES, tile, rows, LANES)
+        transpose(decimated[frame * hop :], starts, rows.size // LANES, rows, LANES)
         energy = splat(np.float32(0))
         for row in range(correlator.reach - hop, correlator.reach + hop):
             value = load(rows, row * LANES)
@@ -112,7 +111,7 @@ def _window_statistics(
     scales: NDArray[np.float32],  # (position, lane): 1 / root(energy about its mean + ballast)
 ) -> None:
     count, step = window // _STRIDE, _STRIDE * LANES
-    zero, one = splat(np.float32(0)), splat(np.float32(1))
+    zero = splat(np.float32(0))
     ballast, share = splat(np.float32(_BALLAST * count)), splat(np.float32(1 / np.sqrt(count)))
     for first in range(0, step, LANES):
         total, energy = splat(np.float32(0)), splat(np.float32(0))
@@ -124,7 +123,7 @@ def _window_statistics(
             total, energy = total + value, energy + value * value
             scaled = total * share
             store(sums, at, scaled)
-            store(scales, at, one / root(maximum(energy - scaled * scaled, zero) + ballast))
+            store(scales, at, inverse_root(maximum(energy - scaled * scaled, zero) + ballast))
             value = load(rows, at)
             total, energy = total - value, energy - value * value
 
@@ -178,7 +177,7 @@ def _pick_peaks(
     least = splat(np.float32(MIN_PEAK))
     for index in range(1, correlator.octaves.size):
         at = index * LANES
-        bits = peaks(load(correlation, at - LANES), load(correlation, at), load(correlation, at + LANES), least)
+        bits = local_maxima(load(correlation, at - LANES), load(correlation, at), load(correlation, at + LANES), least)
         while bits:
             lane = lowest_bit(bits)
             bits &= bits - 1

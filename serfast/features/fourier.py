@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
-from serfast.features.lanes import LANES, load, root, splat, store
+from serfast.features.lanes import LANES, empty, load, root, splat, store, zeros
 from serfast.features.transposition import transpose
 
 __all__ = ["Scratch", "Transform", "make_scratch", "make_transform", "spectra"]
@@ -37,7 +37,7 @@ class Transform(NamedTuple):
 class Scratch(NamedTuple):
     """Buffers of one thread, flat."""
 
-    tile: NDArray[np.float32]  # (2, lane, lane)
+    starts: NDArray[np.int64]  # (lane): of hops
     hops: NDArray[np.float32]  # (sample of a hop, column of 16 hops, lane)
     points: NDArray[np.float32]  # (2, position, lane), with a gap: real and imaginary
     spectrum: NDArray[np.float32]  # (bin, lane)
@@ -74,10 +74,10 @@ def make_scratch(transform: Transform) -> Scratch:
     n_points = transform.places.size
     n_rows = (transform.hop + LANES - 1) // LANES * LANES
     return Scratch(
-        np.empty(2 * LANES * LANES, dtype=np.float32),
-        np.zeros(n_rows * _n_columns(transform) * LANES, dtype=np.float32),
-        np.zeros(2 * (n_points * LANES + _GAP), dtype=np.float32),
-        np.empty((n_points + 1) * LANES, dtype=np.float32),
+        transform.hop * np.arange(LANES),
+        zeros(n_rows * _n_columns(transform) * LANES),
+        zeros(2 * (n_points * LANES + _GAP)),
+        empty((n_points + 1) * LANES),
     )
 
 
@@ -103,7 +103,7 @@ def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scra
                 store(scratch.hops, at, load(scratch.hops, at + LANES))
     for column in range(first_new, n_columns):
         first = (group + column) * LANES * hop
-        transpose(samples[first:], hop, hop, scratch.tile, scratch.hops[column * LANES :], pitch)
+        transpose(samples[first:], scratch.starts, hop, scratch.hops[column * LANES :], pitch)
     n_points = transform.twiddles.shape[1]
     region = n_points * LANES + _GAP
     _weigh(scratch.hops, pitch, transform, scratch.points, region)

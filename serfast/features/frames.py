@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serfast.features.compilation import kernel
-from serfast.features.lanes import LANES
+from serfast.features.lanes import LANES, zeros
 from serfast.features.options import FeatureOptions
 
 __all__ = [
@@ -109,7 +109,7 @@ def padded_samples(samples: NDArray[np.float32], count: int, framing: Framing) -
     """
     hop, lead, n_samples = framing.hop, framing.lead, samples.size
     n_groups = (count + LANES - 1) // LANES + ((framing.window - 1) // hop + LANES - 1) // LANES
-    padded = np.zeros(n_groups * LANES * hop + LANES, dtype=np.float32)
+    padded: NDArray[np.float32] = zeros(n_groups * LANES * hop + LANES)
     behind = (count - 1) * hop + framing.window
     first, last = max(lead, 0), min(behind, lead + n_samples)
     source, target = samples[first - lead :], padded[first:last]

@@ -15,25 +15,28 @@ from numba import types
 from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
+from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
 
 __all__ = [
     "LANES",
+    "empty",
     "even_lanes",
-    "interleave_high",
-    "interleave_low",
+    "inverse_root",
     "largest",
     "load",
+    "local_maxima",
     "logarithm",
     "lowest_bit",
     "maximum",
     "minimum",
     "odd_lanes",
-    "peaks",
     "root",
     "splat",
     "store",
+    "transpose_block",
+    "zeros",
 ]
 
 LANES = 16
@@ -42,6 +45,7 @@ _intrinsic: Callable[[Any], Any] = intrinsic  # a kernel calls it without the co
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 _ROOT_HALF_BITS = 0x3F3504F3  # of float32 sqrt(1/2)
+_INVERSE_ROOT_BITS = 0x5F1FFFF9  # less half the bits of x: near those of 1 / sqrt(x)
 
 
 class _Lanes(types.Type):
@@ -147,6 +151,16 @@ def root(_context: Any, _value: Any) -> Any:
 
 
 @_intrinsic
+def _guess_inverse_root(_context: Any, _value: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        halved = builder.lshr(builder.bitcast(arguments[0], _INTEGERS), ir.Constant(_INTEGERS, [1] * LANES))
+        bits = builder.sub(ir.Constant(_INTEGERS, [_INVERSE_ROOT_BITS] * LANES), halved)
+        return builder.bitcast(bits, _FLOATS)
+
+    return _LANES_TYPE(_LANES_TYPE), build
+
+
+@_intrinsic
 def largest(_context: Any, _value: Any) -> Any:
     """The largest value of the lanes, a float32."""
 
@@ -164,7 +178,7 @@ def largest(_context: Any, _value: Any) -> Any:
 
 
 @_intrinsic
-def peaks(_context: Any, _before: Any, _value: Any, _after: Any, _least: Any) -> Any:
+def local_maxima(_context: Any, _before: Any, _value: Any, _after: Any, _least: Any) -> Any:
     """A whole number with bit l set where lane l of ``value`` is a local maximum, at least ``least``."""
 
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -210,15 +224,32 @@ def _scaled_mantissa(_context: Any, _value: Any) -> Any:
 
 
 @_intrinsic
-def interleave_low(_context: Any, _left: Any, _right: Any) -> Any:
-    """The first halves of both, taking turns: left 0, right 0, left 1, right 1, ..."""
-    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(_interleaved(0))
+def transpose_block(_context: Any, samples: Any, starts: Any, _offset: Any, rows: Any, _first: Any, _pitch: Any) -> Any:
+    """``rows[first + place * pitch + lane] = samples[starts[lane] + offset + place]`` for 16 places; unchecked."""
 
+    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        samples, starts, offset, rows, first, pitch = arguments
+        whole = ir.IntType(64)
+        values = []
+        for lane in range(LANES):
+            begins = context.make_array(signature.args[1])(context, builder, starts).data
+            begin = builder.load(builder.gep(begins, [whole(lane)]))
+            at = _pointer(context, builder, signature.args[0], samples, builder.add(begin, offset))
+            values.append(builder.load(at, align=4))
 
-@_intrinsic
-def interleave_high(_context: Any, _left: Any, _right: Any) -> Any:
-    """The second halves of both, taking turns."""
-    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(_interleaved(LANES // 2))
+        for apart in (1, 2, 4, 8):  # exchange one bit of the lane with the same bit of the place
+            taken = [place if not place & apart else LANES + place - apart for place in range(LANES)]
+            orders = [ir.Constant(_INTEGERS, [place + shift for place in taken]) for shift in (0, apart)]
+            values = [
+                builder.shuffle_vector(values[place & ~apart], values[place | apart], orders[bool(place & apart)])
+                for place in range(LANES)
+            ]
+        for place, value in enumerate(values):
+            at = builder.add(first, builder.mul(pitch, whole(place)))
+            builder.store(value, _pointer(context, builder, signature.args[3], rows, at), align=4)
+        return context.get_dummy_value()
+
+    return types.void(samples, starts, types.intp, rows, types.intp, types.intp), build
 
 
 @_intrinsic
@@ -231,10 +262,6 @@ def even_lanes(_context: Any, _left: Any, _right: Any) -> Any:
 def odd_lanes(_context: Any, _left: Any, _right: Any) -> Any:
     """The values between those of :func:`even_lanes`."""
     return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), _shuffle(list(range(1, 2 * LANES, 2)))
-
-
-def _interleaved(first: int) -> list[int]:
-    return [first + lane // 2 + lane % 2 * LANES for lane in range(LANES)]
 
 
 def _shuffle(order: list[int]) -> Any:
@@ -269,3 +296,36 @@ def logarithm(value: Any) -> Any:
     series = series * x + splat(np.float32(3.3333331174e-1))
     tail = series * x * square - splat(np.float32(2.12194440e-4)) * power - splat(np.float32(0.5)) * square
     return x + tail + splat(np.float32(0.693359375)) * power
+
+
+@kernel()
+def inverse_root(value: Any) -> Any:
+    """1 over the square root, to 8e-7; values must be normal and positive."""
+    # A guess from the bits and two of Newton's steps, the first with constants that suit the guess. Source: Kadlec
+    # (2010), Improving the fast inverse square root.
+    guess = _guess_inverse_root(value)
+    near = splat(np.float32(0.703952253)) * guess * (splat(np.float32(2.38924456)) - value * guess * guess)
+    return near * (splat(np.float32(1.5)) - splat(np.float32(0.5)) * value * near * near)
+
+
+@kernel()
+def empty(count: int) -> NDArray[np.float32]:
+    """An array of ``count`` void values that begins where a cache line does.
+
+    Registers of 64 bytes that are loaded from other places take two lines each.
+    """
+    values: NDArray[np.float32] = _from_a_cache_line(np.empty(count + LANES, dtype=np.float32))
+    return values
+
+
+@kernel()
+def zeros(count: int) -> NDArray[np.float32]:
+    """As :func:`empty`, filled with 0."""
+    values: NDArray[np.float32] = _from_a_cache_line(np.zeros(count + LANES, dtype=np.float32))
+    return values
+
+
+@kernel()
+def _from_a_cache_line(room: NDArray[np.float32]) -> NDArray[np.float32]:
+    first = LANES - np.intp(room.ctypes.data) // 4 % LANES
+    return room[first : first + room.size - LANES]

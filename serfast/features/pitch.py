@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from serfast.features.compilation import REORDERED, kernel
 from serfast.features.correlation import LAG_GROUP, Candidates, Correlator, find_candidates, n_samples_of_a_frame
 from serfast.features.frames import first_centre, frame_times_s, n_frames, prepare_waveform
-from serfast.features.lanes import LANES, even_lanes, load, odd_lanes, splat, store
+from serfast.features.lanes import LANES, empty, even_lanes, load, odd_lanes, splat, store, zeros
 from serfast.features.options import FeatureOptions
 from serfast.features.path import best_path
 from serfast.features.refinement import Refiner, make_refiner, refine_periods
@@ -152,7 +152,7 @@ def standardised(samples: NDArray[np.float32], count: int, plan: PitchPlan) -> N
     whole = (count + LANES - 1) // LANES * LANES
     length = max((whole - 1) * correlator.hop + n_samples_of_a_frame(correlator) + LANES, plan.refiner.shortest)
     length = (length + 4 * LANES - 1) // (4 * LANES) * 4 * LANES  # blocks of the filter
-    scaled = np.zeros((length + n_taps) * n_phases, dtype=np.float32)
+    scaled: NDArray[np.float32] = zeros((length + n_taps) * n_phases)
     before = plan.lead - plan.first
     inside = scaled[max(before, 0) : before + samples.size]
     _standardise(samples[max(-before, 0) :], np.float32(mean), np.float32(1 / rms), inside)
@@ -251,9 +251,9 @@ def _standardise(samples: NDArray[np.float32], mean: np.float32, gain: np.float3
 @kernel()
 def _decimated(scaled: NDArray[np.float32], taps: NDArray[np.float32]) -> NDArray[np.float32]:
     # Low-passed, taps (phase, tap); sample m of what comes out is the middle of the samples from m * phases on
-    phases = np.empty((taps.shape[0], scaled.size // taps.shape[0]), dtype=np.float32)
+    phases = empty(scaled.size).reshape(taps.shape[0], -1)
     _split_phases(scaled, phases)
-    decimated = np.empty(phases.shape[1] - taps.shape[1], dtype=np.float32)
+    decimated: NDArray[np.float32] = empty(phases.shape[1] - taps.shape[1])
     _filter_phases(phases, taps, decimated)
     return decimated
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
 from serfast.features.contour import mean_bend, smooth_contour
-from serfast.features.lanes import LANES, load, maximum, root, splat, store
+from serfast.features.lanes import LANES, empty, inverse_root, load, local_maxima, lowest_bit, maximum, splat, store
 from serfast.features.transposition import transpose
 
 __all__ = ["Refiner", "make_refiner", "refine_periods"]
@@ -50,7 +50,7 @@ class Refiner(NamedTuple):
     hop: int
     hop_ms: float
     lead: int  # of the waveform before where frame 0 is measured
-    window: NDArray[np.float32]  # whole registers
+    window: NDArray[np.float32]  # whole pairs of strides
     search: int  # lags before and behind the period; with the period itself, whole threes
     far_search: int  # ... before and behind several periods
     far_lag: float
@@ -70,7 +70,8 @@ class _Peaks(NamedTuple):
 
 def make_refiner(rate: float, hop: int, reach: int, longest: int) -> Refiner:
     """Prepare for a waveform of ``rate`` samples per second with periods up to ``longest``."""
-    length = round(_WINDOW_MS * rate / 1000 / LANES) * LANES
+    stride = round(rate / _PREDICTOR_RATE)
+    length = round(_WINDOW_MS * rate / 1000 / (2 * stride)) * 2 * stride
     search, far_search = (1 + 3 * round((reach_ms * rate / 1000 - 1) / 3) for reach_ms in (_SEARCH_MS, _FAR_SEARCH_MS))
     n_rows = -(-(length + 2 * far_search) // LANES) * LANES
     far_lag, longest_refined = _FAR_LAG_MS * rate / 1000, longest + search
@@ -82,7 +83,7 @@ def make_refiner(rate: float, hop: int, reach: int, longest: int) -> Refiner:
         search=search,
         far_search=far_search,
         far_lag=far_lag,
-        stride=round(rate / _PREDICTOR_RATE),
+        stride=stride,
         n_rows=n_rows,
         shortest=n_rows + math.ceil(max(2 * longest_refined, far_lag + longest_refined)),
     )
@@ -141,10 +142,9 @@ def _find_peaks(
     peaks: _Peaks,  # of the frames
 ) -> None:
     length, n_rows = refiner.window.size, refiner.n_rows
-    segments = np.zeros(LANES * n_rows, dtype=np.float32)
-    tile = np.empty(2 * LANES * LANES, dtype=np.float32)
-    rows, centres = np.empty((2, n_rows * LANES), dtype=np.float32), np.empty(LANES, dtype=np.float32)
-    correlation = np.empty((2 * search + 1) * LANES, dtype=np.float32)
+    starts = np.zeros(LANES, dtype=np.int64)
+    rows, centres = empty(2 * n_rows * LANES).reshape(2, -1), empty(LANES)
+    correlation = empty((2 * search + 1) * LANES)
     for first in range(0, frames.size, LANES):
         group = frames[first : first + LANES]
         for side in range(2):
@@ -153,26 +153,40 @@ def _find_peaks(
                 lag = int(multiples[frame] * periods[frame] + 0.5)
                 left = refiner.lead + frame * refiner.hop - (length + lag) // 2
                 inside = min(max(left, 0), decimated.size - n_rows - lag)
-                start = inside + side * (lag - search)
-                for at in range(0, n_rows, LANES):
-                    store(segments, lane * n_rows + at, load(decimated, start + at))
+                starts[lane] = inside + side * (lag - search)
                 peaks.lags[frame], peaks.places[frame] = lag, inside - left
-            transpose(segments, n_rows, n_rows, tile, rows[side], LANES)
+            transpose(decimated, starts, n_rows, rows[side], LANES)
         _equalise(rows, search, refiner)
         _correlate(rows[0], rows[1], refiner, correlation, centres)
         _read_peaks(correlation, centres, group, peaks)
 
 
 @kernel()
-def _resonance(rows: NDArray[np.float32], first: int, refiner: Refiner) -> tuple[Any, Any]:
-    # The two coefficients that predict a sample from those one and two strides before, by the autocorrelation method
+def _resonances(left: NDArray[np.float32], right: NDArray[np.float32], refiner: Refiner) -> tuple[Any, Any, Any, Any]:
+    # For each side the two coefficients that predict a sample from those one and two strides before, by the
+    # autocorrelation method
     window, stride = refiner.window, refiner.stride
-    energy, one, two = splat(np.float32(1e-6)), splat(np.float32(0)), splat(np.float32(0))
-    before, before_that = splat(np.float32(0)), splat(np.float32(0))
+    left_energy = right_energy = splat(np.float32(1e-6))
+    left_one = left_two = right_one = right_two = splat(np.float32(0))
+    left_before = left_before_that = right_before = right_before_that = splat(np.float32(0))
     for index in range(0, window.size, stride):
-        value = splat(window[index]) * load(rows, (first + index) * LANES)
-        energy, one, two = energy + value * value, one + value * before, two + value * before_that
-        before, before_that = value, before
+        weight, at = splat(window[index]), index * LANES
+        value = weight * load(left, at)
+        left_energy = left_energy + value * value
+        left_one, left_two = left_one + value * left_before, left_two + value * left_before_that
+        left_before, left_before_that = value, left_before
+        value = weight * load(right, at)
+        right_energy = right_energy + value * value
+        right_one, right_two = right_one + value * right_before, right_two + value * right_before_that
+        right_before, right_before_that = value, right_before
+    left_1, left_2 = _predictor(left_energy, left_one, left_two)
+    right_1, right_2 = _predictor(right_energy, right_one, right_two)
+    return left_1, left_2, right_1, right_2
+
+
+@kernel()
+def _predictor(energy: Any, one: Any, two: Any) -> tuple[Any, Any]:
+    # From the autocorrelation at the lags of no, one and two strides
     ballast = energy * splat(np.float32(1 + _BALLAST))
     scale = splat(np.float32(1)) / (ballast * ballast - one * one)
     return one * (ballast - two) * scale, (ballast * two - one * one) * scale
@@ -184,8 +198,7 @@ def _equalise(rows: NDArray[np.float32], search: int, refiner: Refiner) -> None:
     # of the left. Samples one stride apart are a series of their own, of which the left side needs the first.
     damping, stride = np.float32(_DAMPING), refiner.stride * LANES
     left, right = rows[0], rows[1]
-    left_1, left_2 = _resonance(left, 0, refiner)
-    right_1, right_2 = _resonance(right, search, refiner)
+    left_1, left_2, right_1, right_2 = _resonances(left, right[search * LANES :], refiner)
     common_1, common_2 = splat(damping) * left_1, splat(damping * damping) * left_2
     for first in range(0, stride, LANES):
         left_before = left_before_that = right_before = right_before_that = splat(np.float32(0))
@@ -230,19 +243,24 @@ def _correlate(
         store(left, at, weighted)
     store(centres, 0, moment / mass)
     first_energy, change = energy * first_energy, energy * (last_energy - first_energy)
+    half = window.size // 2 * LANES  # both at a time: a sum would wait for itself
     for lag in range(0, correlation.size, 3 * LANES):
-        sum_0 = sum_1 = sum_2 = splat(np.float32(0))
-        for at in range(0, window.size * LANES, stride * LANES):
-            value = load(left, at)
-            sum_0 = sum_0 + value * load(right, at + lag)
-            sum_1 = sum_1 + value * load(right, at + lag + LANES)
-            sum_2 = sum_2 + value * load(right, at + lag + 2 * LANES)
-        store(correlation, lag, sum_0)
-        store(correlation, lag + LANES, sum_1)
-        store(correlation, lag + 2 * LANES, sum_2)
+        sum_0 = sum_1 = sum_2 = late_0 = late_1 = late_2 = splat(np.float32(0))
+        for at in range(0, half, stride * LANES):
+            value, to = load(left, at), at + lag
+            sum_0 = sum_0 + value * load(right, to)
+            sum_1 = sum_1 + value * load(right, to + LANES)
+            sum_2 = sum_2 + value * load(right, to + 2 * LANES)
+            value, to = load(left, at + half), to + half
+            late_0 = late_0 + value * load(right, to)
+            late_1 = late_1 + value * load(right, to + LANES)
+            late_2 = late_2 + value * load(right, to + 2 * LANES)
+        store(correlation, lag, sum_0 + late_0)
+        store(correlation, lag + LANES, sum_1 + late_1)
+        store(correlation, lag + 2 * LANES, sum_2 + late_2)
     for lag in range(0, correlation.size, LANES):
         share = splat(np.float32(lag / last))
-        store(correlation, lag, load(correlation, lag) / root(first_energy + share * change))
+        store(correlation, lag, load(correlation, lag) * inverse_root(first_energy + share * change))
 
 
 @kernel()
@@ -254,18 +272,27 @@ def _read_peaks(
 ) -> None:
     # A parabola through the highest peak
     search = correlation.size // LANES // 2
+    highest = np.zeros(LANES, dtype=np.int64)  # 0: no peak above 0
+    for lag in range(1, 2 * search):
+        at = lag * LANES
+        bits = local_maxima(
+            load(correlation, at - LANES), load(correlation, at), load(correlation, at + LANES), splat(np.float32(0))
+        )
+        while bits:
+            lane = lowest_bit(bits)
+            bits &= bits - 1
+            if correlation[at + lane] > (correlation[highest[lane] + lane] if highest[lane] > 0 else 0):
+                highest[lane] = at
     for lane in range(frames.size):
-        frame = frames[lane]
-        best, height, sharpness, measured = np.float32(0), 0.0, 1.0, 0.0
-        for lag in range(1, 2 * search):
-            at = lag * LANES + lane
+        frame, at, lag = frames[lane], highest[lane] + lane, highest[lane] // LANES
+        height, sharpness, measured = 0.0, 1.0, 0.0
+        if lag > 0:
             before, peak, after = correlation[at - LANES], correlation[at], correlation[at + LANES]
-            if peak > best and peak >= before and peak > after:
-                curvature = float(peak + peak - before - after)
-                shift = 0.5 * (after - before) / curvature
-                best, height = peak, peak + 0.25 * (after - before) * shift
-                measured = peaks.lags[frame] + lag - search + shift
-                sharpness = curvature * measured * measured
+            curvature = float(peak + peak - before - after)
+            shift = 0.5 * (after - before) / curvature
+            height = peak + 0.25 * (after - before) * shift
+            measured = peaks.lags[frame] + lag - search + shift
+            sharpness = curvature * measured * measured
         peaks.lags[frame] = measured
         peaks.dissent[frame] = max(1 - height, 1e-3)
         peaks.errors[frame] = math.sqrt(peaks.dissent[frame] / sharpness)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serfast.features.compilation import kernel
 from serfast.features.fourier import Scratch, Transform, make_scratch, make_transform, spectra
 from serfast.features.frames import Framing, analysis_window, make_framing, n_frames, padded_samples
-from serfast.features.lanes import LANES, largest, load, logarithm, maximum, splat, store
+from serfast.features.lanes import LANES, empty, largest, load, logarithm, maximum, splat, store
 from serfast.features.mel import dct_matrix, mel_filters
 from serfast.features.options import FeatureOptions
 
@@ -117,7 +117,7 @@ def make_spectrum_plan(options: FeatureOptions) -> SpectrumPlan:
 def log_mel_energies(samples: NDArray[np.float32], count: int, plan: SpectrumPlan) -> NDArray[np.float32]:
     """Logarithm of the energy in every mel band, at least that of the floor, shape (group, mel, lane)."""
     n_groups, n_mels = (count + LANES - 1) // LANES, plan.limits.shape[0]
-    log_mel = np.empty(n_groups * n_mels * LANES, dtype=np.float32)
+    log_mel: NDArray[np.float32] = empty(n_groups * n_mels * LANES)
     scratch = make_scratch(plan.transform)
     _fill_log_mel(padded_samples(samples, count, plan.framing), plan, scratch, log_mel)
     if plan.range < np.inf:
@@ -128,7 +128,7 @@ def log_mel_energies(samples: NDArray[np.float32], count: int, plan: SpectrumPla
 @kernel()
 def write_cepstra(log_mel: NDArray[np.float32], plan: SpectrumPlan, features: NDArray[np.float32]) -> None:
     """Write the cosine transform of ``log_mel`` (group, mel, lane) to the columns of ``features`` (frame, column)."""
-    tile = np.empty(_DCT_ROWS * LANES, dtype=np.float32)
+    tile = empty(_DCT_ROWS * LANES)
     _apply_dct(log_mel.reshape(-1), plan.dct, plan.row_sums, tile, features)
 
 

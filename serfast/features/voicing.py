@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serfast.features.compilation import REORDERED, kernel
 from serfast.features.correlation import Candidates
-from serfast.features.lanes import LANES, load, logarithm, maximum, minimum, splat, store
+from serfast.features.lanes import LANES, empty, load, logarithm, maximum, minimum, splat, store
 
 __all__ = ["MEASURES", "evidence", "hop_energies", "measures"]
 
@@ -92,7 +92,7 @@ def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[n
     """
     count = energies.shape[1]
     n_groups = (count + LANES - 1) // LANES
-    tracks = np.empty((4, (n_groups + 1) * LANES), dtype=np.float32)  # what is behind the last frame repeats it
+    tracks = empty(4 * (n_groups + 1) * LANES).reshape(4, -1)  # what is behind the last frame repeats it
     inside = slice(_CONTEXT, _CONTEXT + count)
     _highest_peaks(candidates.counts, candidates.heights, tracks[0, inside])
     tracks[1, inside] = candidates.low_energy[:count]
@@ -105,7 +105,7 @@ def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[n
     quiet = int(_QUIET_SHARE * count)
     low_floor = _ranked(tracks[1, inside].copy(), quiet)
     full_floor = _ranked(tracks[2, inside].copy(), quiet)
-    observed = np.empty(n_groups * len(MEASURES) * LANES, dtype=np.float32)
+    observed: NDArray[np.float32] = empty(n_groups * len(MEASURES) * LANES)
     _fill_measures(tracks, low_floor, full_floor, observed)
     return observed.reshape(n_groups, len(MEASURES), LANES)
 
@@ -113,7 +113,7 @@ def measures(candidates: Candidates, energies: NDArray[np.float32]) -> NDArray[n
 @kernel()
 def evidence(observed: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Logarithm of the odds that each of ``count`` frames is voiced, shape (frame,)."""
-    odds = np.empty(observed.shape[0] * LANES, dtype=np.float32)
+    odds: NDArray[np.float32] = empty(observed.shape[0] * LANES)
     _weigh(observed.reshape(-1), _WEIGHTS, odds)
     return odds[:count]
 
