@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 from serfast.evaluation.fold import label_answers, run_fold
 from serfast.evaluation.results import FoldResult, score_predictions
@@ -9,6 +11,7 @@ from serfast.evaluation.side_by_side import learn_side_by_side
 from serfast.evaluation.system import FoldContext, FoldOutcome, System
 from serfast.models import EmotionClassifier, EmotionEnsemble
 from serfast.recognizer import Recognizer
+from serfast.training import EpochRecord
 
 __all__ = ["fit_ensemble", "fit_ensembles_side_by_side"]
 
@@ -38,22 +41,31 @@ def fit_ensembles_side_by_side(
 
 
 def _contexts(members: Sequence[System], context: FoldContext) -> list[FoldContext]:
-    folders = [context.folder / "models" / str(place) for place in range(len(members))]
-    return [replace(context, folder=folder, base_folder=folder / "base") for folder in folders]
+    contexts = []
+    for place in range(len(members)):
+        folder, told = context.folder / "models" / str(place), partial(_tell, context, place, len(members))
+        contexts.append(replace(context, folder=folder, base_folder=folder / "base", on_epoch=told))
+    return contexts
+
+
+def _tell(context: FoldContext, place: int, n_members: int, record: EpochRecord) -> None:
+    # The epochs of a stage are counted over all members
+    before, n_epochs = place * record.n_epochs, n_members * record.n_epochs
+    context.on_epoch(replace(record, epoch=before + record.epoch, n_epochs=n_epochs))
 
 
 def _outcome(
     found: Sequence[FoldResult], contexts: Sequence[FoldContext], context: FoldContext, batch_size: int
 ) -> FoldOutcome:
     recognizers = [Recognizer.load(own.folder, device=str(context.device)) for own in contexts]
-    classifiers = [own.model for own in recognizers if isinstance(own.model, EmotionClassifier)]
+    classifiers = cast("list[EmotionClassifier]", [own.model for own in recognizers])
     ensemble = replace(recognizers[0], model=EmotionEnsemble(classifiers).eval())
     ensemble.save(context.folder)
     answers = ensemble.answer_store(context.store, context.scored, batch_size=batch_size)
     return FoldOutcome(
         answers.probabilities,
-        n_epochs=found[-1].n_epochs,
-        best_epoch=found[-1].best_epoch,
+        n_epochs=sum(fold.n_epochs for fold in found),
+        best_epoch=0,
         seconds=sum(fold.seconds for fold in found),
         validation_ua=_validation_ua(ensemble, context, batch_size),
     )

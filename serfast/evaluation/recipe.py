@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, cast
 
 from serfast.checks import integer, require
 from serfast.evaluation.ensemble import fit_ensemble, fit_ensembles_side_by_side
@@ -64,7 +64,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require("n_models", "be at least 1", self.n_models, integer("n_models", self.n_models) >= 1)
-        _ = self.members  # whose seeds may be out of range
+        limit = 2**63 // self.n_models
+        require(
+            "seed", f"be below {limit} with n_models {self.n_models}", self.training.seed, self.training.seed < limit
+        )
 
     @classmethod
     def from_options(cls, recipe: str = "default", **options: Any) -> "Recipe":
@@ -91,7 +94,7 @@ class Recipe:
 
     @property
     def members(self) -> "tuple[Recipe, ...]":
-        """The recipe of each of its models; no two of recipes with different seeds have a seed in common."""
+        """The recipe of each of its models. Recipes with as many models and different seeds have no seed in common."""
         if self.n_models == 1:
             return (self,)
         first = self.n_models * self.training.seed
@@ -190,6 +193,4 @@ class Recipe:
 
 
 def _base_model(context: FoldContext) -> EmotionClassifier:
-    model = Recognizer.load(context.base_folder, device=str(context.device)).model
-    assert isinstance(model, EmotionClassifier), "a base is one classifier"
-    return model
+    return cast("EmotionClassifier", Recognizer.load(context.base_folder, device=str(context.device)).model)

@@ -43,7 +43,9 @@ class RecipeChoice:
 
     def remarks(self, corpus: str) -> tuple[str, ...]:
         """What a reader of results on the corpus of that name must know."""
-        return tuple(dict.fromkeys(remark for recipe in self.recipes for remark in recipe.remarks(corpus)))
+        several = "n_models" in self.varied  # which the choices of the folds tell
+        recipes = [replace(recipe, n_models=1) if several else recipe for recipe in self.recipes]
+        return tuple(dict.fromkeys(remark for recipe in recipes for remark in recipe.remarks(corpus)))
 
     def to_dict(self) -> dict[str, Any]:
         """The choices of every recipe, JSON-safe."""

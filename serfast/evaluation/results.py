@@ -33,8 +33,9 @@ class UtterancePrediction:
 class FoldResult:
     """One fold: the scores of its scored part, how its model was trained, and with what versions on what device.
 
-    ``choices`` are what the validation part decided beyond the epoch, by name; ``seconds`` went into training,
-    that of a base included, which several systems may share.
+    ``n_epochs`` counts the epochs of the last stage and ``best_epoch`` is the selected one; of several models these are
+    the epochs of all, and 0. ``choices`` are what the validation part decided beyond the epoch, by name; ``seconds``
+    went into training, that of a base included, which several systems may share.
     """
 
     name: str

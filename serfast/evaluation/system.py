@@ -42,7 +42,8 @@ class FoldContext:
 class FoldOutcome:
     """Class probabilities (utterance, emotion) of the scored part, in its order, and how they came about.
 
-    ``n_epochs`` and ``best_epoch`` are those of the last stage, 0 where nothing is trained in epochs. ``choices`` are
+    ``n_epochs`` and ``best_epoch`` are those of the last stage, 0 where nothing is trained in epochs; of several models
+    the epochs of all, and 0 for the best. ``choices`` are
     what the fold's validation part decided beyond the epoch, ``seconds`` the time of training, the base's included, and
     ``validation_ua`` the score that it selected by, if any.
     """

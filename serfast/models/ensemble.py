@@ -15,7 +15,8 @@ __all__ = ["EmotionEnsemble"]
 class EmotionEnsemble(nn.Module):
     """Classifiers of one shape, whose probabilities and attention weights are averaged.
 
-    It is called as an :class:`EmotionClassifier` is. Its logits are the logarithms of the mean probabilities.
+    It answers what an :class:`EmotionClassifier` answers, and is not trained. Its logits are the logarithms of the mean
+    probabilities.
     """
 
     def __init__(self, classifiers: Sequence[EmotionClassifier]) -> None:

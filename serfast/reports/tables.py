@@ -39,18 +39,18 @@ def score_remarks(scores: Scores) -> str:
 
 
 def fold_table(result: Result) -> Table:
-    """UA, WA and macro-F1 of every fold, beside the epochs it took, what it chose and which emotions it lacks."""
+    """UA, WA and macro-F1 of every fold, beside what training took, what it chose and which emotions it lacks."""
     some_absent = any(fold.scores.absent for fold in result.folds)
     some_choices = any(fold.choices for fold in result.folds)
     last = [name for name, some in (("chosen", some_choices), ("absent", some_absent)) if some]
-    table = _table("fold", "n", *(label for label, _ in _SCORES), "epoch", "s/epoch", *last)
+    table = _table("fold", "n", *(label for label, _ in _SCORES), "epoch", "seconds", *last)
     for fold in result.folds:
         cells = [
             fold.name,
             str(fold.scores.n_utterances),
             *(f"{getattr(fold.scores, name):.3f}" for _, name in _SCORES),
-            f"{fold.best_epoch}/{fold.n_epochs}",
-            f"{fold.seconds / fold.n_epochs:.1f}" if fold.n_epochs else "-",
+            f"{fold.best_epoch or '-'}/{fold.n_epochs}",
+            f"{fold.seconds:.1f}",
         ]
         cells += [", ".join(f"{name} {value}" for name, value in fold.choices.items())] * some_choices
         cells += [", ".join(fold.scores.absent)] * some_absent

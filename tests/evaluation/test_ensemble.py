@@ -31,7 +31,7 @@ def test_a_wrong_number_is_named(n_models: object):
 
 
 def test_seeds_out_of_range_are_named():
-    with pytest.raises(ValueError, match="seed"):
+    with pytest.raises(ValueError, match=f"seed must be below {2**63 // 3} with n_models 3, got {2**62}"):
         Recipe.from_options(n_models=3, seed=2**62)
 
 
@@ -43,6 +43,7 @@ def test_an_ensemble_answers_with_the_mean_of_its_members(store: FeatureStore, t
         serfast.cross_validate(store, output=tmp_path / f"seed-{seed}", seed=seed, **options).predictions
         for seed in (2, 3)
     ]
+    assert [fold.n_epochs for fold in ensemble.folds] == [2 * QUICK["n_epochs"]] * 3
     for found, *members in zip(ensemble.predictions, *alone, strict=True):
         assert {found.key} == {member.key for member in members}
         for emotion, probability in found.probabilities.items():
@@ -106,3 +107,14 @@ def test_folds_choose_how_many_models(store: FeatureStore, tmp_path: Path):
         folder = tmp_path / "run" / "folds" / fold.name
         chosen = folder / "candidates" / f"n_models-{fold.choices['n_models']}" / "model.safetensors"
         assert (folder / "model.safetensors").read_bytes() == chosen.read_bytes()
+    assert not any("models a fold" in note for note in result.notes)
+
+
+def test_progress_counts_the_epochs_of_all_models(store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "serfast.evaluation.fold_reports.FoldReport.epoch",
+        lambda report, record: told.append((record.epoch, record.n_epochs)),
+    )
+    serfast.train(store, output=tmp_path / "run", n_models=3, **QUICK)
+    assert told == [(epoch, 3 * QUICK["n_epochs"]) for epoch in range(1, 3 * QUICK["n_epochs"] + 1)]

@@ -97,7 +97,8 @@ class GhoshBottleneck:
     def fit_side_by_side(members: "Sequence[tuple[GhoshBottleneck, FoldContext]]") -> list[FoldOutcome]:
         """As :meth:`fit` of systems that differ in the seed only, each on a fold of one store, in the same steps.
 
-        A layer of all autoencoders takes its steps together, and then the networks of all.
+        A layer of all autoencoders takes its steps together, and then the networks of all. On a GPU corruption and
+        dropout draw other random numbers than in :meth:`fit`.
 
         Raises:
             ValueError: if the loss of a fold is not finite.
