@@ -3,8 +3,9 @@
 The corpus is EmoDB's recordings over and over, each under a name of its own. Recorded are audio seconds per second with
 one thread and with one for each core, peak resident memory, and the time of a batch, from the page cache and from where
 ``TMPDIR`` is; beside the threads that read and extract, another writes. How much faster two threads are is also
-measured on EmoDB's samples in memory, in turn with an integer loop that needs neither memory nor the interpreter nor
-the vector units. 100 hours are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
+measured on EmoDB's samples in memory, half a minute of them at a time, in turn with an integer loop that needs neither
+memory nor the interpreter nor the vector units, and with products of whole registers that need nothing else. 100 hours
+are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
 
     SERFAST_EMODB=path/to/emodb python -m benchmarks.store [HOURS]
 """
@@ -24,17 +25,20 @@ from typing import Any
 import numpy as np
 import soundfile
 from numba import njit
+from numpy.typing import NDArray
 
 import serfast
 from benchmarks.machine import machine
 from serfast.corpora import load_corpus
-from serfast.features import ExtractionProgress, FeatureStore, extract_corpus
+from serfast.features import ExtractionProgress, FeatureStore, extract_corpus, lanes
 
 BATCH = 64
 N_BATCHES = 200
 SCALING_TIMES = 8  # the whole corpus in each round: a second or two
 SCALING_ROUNDS = 15
+SCALING_CLIPS = 12  # at a time
 N_STEPS = 300_000_000  # of the loop, about half a second
+N_PRODUCTS = 4_000_000_000  # of registers, as long
 
 
 def build_corpus(folder: Path, hours: float) -> Path:
@@ -78,25 +82,52 @@ def _step(state: int, n_steps: int) -> int:
     return state
 
 
+@njit(nogil=True)
+def _multiply(values: NDArray[np.float32], n_products: int) -> None:
+    # Eight chains: a product waits for none of the seven behind it
+    factor = lanes.splat(np.float32(0.999))
+    a, b, c, d = lanes.load(values, 0), lanes.load(values, 16), lanes.load(values, 32), lanes.load(values, 48)
+    e, f, g, h = lanes.load(values, 64), lanes.load(values, 80), lanes.load(values, 96), lanes.load(values, 112)
+    for _ in range(n_products // 8):
+        a, b, c, d = factor * a + factor, factor * b + factor, factor * c + factor, factor * d + factor
+        e, f, g, h = factor * e + factor, factor * f + factor, factor * g + factor, factor * h + factor
+    lanes.store(values, 0, a + b + c + d + e + f + g + h)
+
+
 def _loop(n_threads: int) -> None:
     with ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(_step, range(n_threads), [N_STEPS] * n_threads))
 
 
+def _products(n_threads: int) -> None:
+    values = [np.ones(128, dtype=np.float32) for _ in range(n_threads)]
+    with ThreadPoolExecutor(n_threads) as threads:
+        list(threads.map(_multiply, values, [N_PRODUCTS] * n_threads))
+
+
 def scaling() -> dict[str, Any]:
-    """Speed of two threads over that of one by the clock, medians over rounds in turn: descriptors, and a bare loop."""
+    """Speed of two threads over that of one by the clock, medians over rounds in turn."""
     recordings = sorted((Path(os.environ["SERFAST_EMODB"]) / "wav").glob("*.wav"))
     waveforms = [soundfile.read(recording, dtype="float32")[0] for recording in recordings] * SCALING_TIMES
 
+    parts = [waveforms[first : first + SCALING_CLIPS] for first in range(0, len(waveforms), SCALING_CLIPS)]
+
+    def extract_part(part: list[NDArray[np.float32]]) -> None:
+        for waveform in part:
+            serfast.extract(waveform, 16000)
+
     def extract_all(n_threads: int) -> None:
         with ThreadPoolExecutor(n_threads) as threads:
-            for _ in threads.map(lambda waveform: serfast.extract(waveform, 16000), waveforms):
-                pass
+            list(threads.map(extract_part, parts))
 
-    tasks: dict[str, tuple[Callable[[int], None], int]] = {"28 descriptors": (extract_all, 1), "loop": (_loop, 2)}
+    tasks: dict[str, tuple[Callable[[int], None], int]] = {
+        "28 descriptors": (extract_all, 1),
+        "integer loop": (_loop, 2),
+        "products of registers": (_products, 2),
+    }
     ratios: dict[str, list[float]] = {name: [] for name in tasks}
     for round_number in range(SCALING_ROUNDS + 1):
-        for name, (task, work) in tasks.items():  # the loop has twice the work in two threads
+        for name, (task, work) in tasks.items():  # loops have twice the work in two threads
             times_s = []
             for n_threads in (1, 2):
                 started = time.perf_counter()

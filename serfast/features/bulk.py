@@ -19,7 +19,7 @@ from serfast import audio
 from serfast.corpora import Corpus, Utterance, content_digest
 from serfast.errors import CorpusError
 from serfast.features.extract import extract, feature_names
-from serfast.features.options import FeatureOptions
+from serfast.features.options import DEFAULT_OPTIONS, FeatureOptions
 from serfast.features.store import FeatureStore, StoreWriter
 
 __all__ = ["ExtractionProgress", "default_store_path", "extract_corpus", "extract_file"]
@@ -102,7 +102,7 @@ def extract_corpus(
         ValueError: if the folder holds features of other options, or ``jobs`` is not positive.
         CorpusError: if not one utterance could be extracted.
     """
-    options = options or FeatureOptions()
+    options = options or DEFAULT_OPTIONS
     jobs = _default_jobs() if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")

@@ -11,7 +11,7 @@ from serfast.features.compilation import kernel
 from serfast.features.deltas import write_deltas
 from serfast.features.descriptors import descriptors
 from serfast.features.frames import n_frames, prepare_waveform
-from serfast.features.options import FeatureOptions
+from serfast.features.options import DEFAULT_OPTIONS, FeatureOptions
 from serfast.features.pitch import PitchPlan, PitchTrack, log_f0, make_pitch_plan, pitch_track
 from serfast.features.spectrum import SpectrumPlan, log_mel_energies, make_spectrum_plan, write_cepstra
 
@@ -32,7 +32,7 @@ _SINGLE = (
 
 def feature_names(options: FeatureOptions | None = None) -> tuple[str, ...]:
     """Name of each column of :func:`extract`: coefficients, log F0, their deltas, then the columns asked for."""
-    options = options or FeatureOptions()
+    options = options or DEFAULT_OPTIONS
     static = (*(f"mfcc_{order}" for order in range(options.n_mfcc)), "log_f0")
     names = [*static, *(f"delta_{name}" for name in static)]
     if options.delta_deltas:
@@ -62,7 +62,7 @@ def extract(waveform: ArrayLike, sample_rate: int, options: FeatureOptions | Non
         ValueError: if ``waveform`` is not one-dimensional, not finite or shorter than one analysis window, or if
             ``sample_rate`` is not positive.
     """
-    options = options or FeatureOptions()
+    options = options or DEFAULT_OPTIONS
     samples = prepare_waveform(waveform, sample_rate, options)
     count = n_frames(len(samples), options)
     _check_slopes(count, options)

@@ -9,7 +9,7 @@ from typing import Any
 
 from serfast.checks import flag, integer, number, require
 
-__all__ = ["FEATURES_VERSION", "FeatureOptions"]
+__all__ = ["DEFAULT_OPTIONS", "FEATURES_VERSION", "FeatureOptions"]
 
 FEATURES_VERSION = 9
 """Part of every digest. Raised whenever equal options give other features than before."""
@@ -256,3 +256,7 @@ class FeatureOptions:
             self.pitch_high_hz,
             low_hz < self.pitch_high_hz <= _MAX_PITCH_HZ,
         )
+
+
+DEFAULT_OPTIONS = FeatureOptions()
+"""Made once: checking the options takes as long as analysing a tenth of a second."""

@@ -23,7 +23,7 @@ from serfast.features.compilation import REORDERED, kernel
 from serfast.features.correlation import LAG_GROUP, Candidates, Correlator, find_candidates, n_samples_of_a_frame
 from serfast.features.frames import first_centre, frame_times_s, n_frames, prepare_waveform
 from serfast.features.lanes import LANES, empty, even_lanes, load, odd_lanes, splat, store, zeros
-from serfast.features.options import FeatureOptions
+from serfast.features.options import DEFAULT_OPTIONS, FeatureOptions
 from serfast.features.path import best_path
 from serfast.features.refinement import Refiner, make_refiner, refine_periods
 from serfast.features.voicing import evidence, hop_energies, measures
@@ -100,7 +100,7 @@ def track_pitch(waveform: ArrayLike, sample_rate: int, options: FeatureOptions |
         TypeError: if ``waveform`` holds neither floats nor int16.
         ValueError: as :func:`serfast.features.extract` does.
     """
-    options = options or FeatureOptions()
+    options = options or DEFAULT_OPTIONS
     samples = prepare_waveform(waveform, sample_rate, options)
     f0_hz = pitch_track(samples, n_frames(len(samples), options), make_pitch_plan(options)).f0_hz
     return Pitch(f0_hz=f0_hz, voiced=f0_hz > 0, times_s=frame_times_s(len(f0_hz), options))
