@@ -3,22 +3,25 @@
 The corpus is EmoDB's recordings over and over, each under a name of its own. Recorded are audio seconds per second with
 one thread and with one for each core, peak resident memory, and the time of a batch, from the page cache and from where
 ``TMPDIR`` is; beside the threads that read and extract, another writes. How much faster two threads are is also
-measured on EmoDB's samples in memory, half a minute of them at a time, in turn with an integer loop that needs neither
-memory nor the interpreter nor the vector units, and with products of whole registers that need nothing else. 100 hours
-are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
+measured on EmoDB's samples in memory, half a minute of them at a time, in turn with two processes, with an integer loop
+that needs neither memory nor the interpreter nor the vector units, and with products of whole registers that need
+nothing else. 100 hours are 4 GB of rows; ``TMPDIR=/dev/shm`` leaves the speed of the disk out. Run with::
 
     SERFAST_EMODB=path/to/emodb python -m benchmarks.store [HOURS]
 """
 
 import json
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +108,46 @@ def _products(n_threads: int) -> None:
         list(threads.map(_multiply, values, [N_PRODUCTS] * n_threads))
 
 
-def scaling() -> dict[str, Any]:
-    """Speed of two threads over that of one by the clock, medians over rounds in turn."""
+def _waveforms() -> list[NDArray[np.float32]]:
     recordings = sorted((Path(os.environ["SERFAST_EMODB"]) / "wav").glob("*.wav"))
-    waveforms = [soundfile.read(recording, dtype="float32")[0] for recording in recordings] * SCALING_TIMES
+    return [soundfile.read(recording, dtype="float32")[0] for recording in recordings] * SCALING_TIMES
 
+
+def _work(orders: Connection) -> None:
+    """In a process: extract every n-th waveform from the first on that ``orders`` name, until they name none."""
+    waveforms = _waveforms()
+    serfast.extract(waveforms[0], 16000)
+    while (order := orders.recv()) is not None:
+        first, step = order
+        for waveform in waveforms[first::step]:
+            serfast.extract(waveform, 16000)
+        orders.send("done")
+
+
+@contextmanager
+def _processes() -> Iterator[Callable[[int], None]]:
+    """What has one of two processes, or both, extract all waveforms."""
+    context = multiprocessing.get_context("spawn")
+    pipes = [context.Pipe() for _ in range(2)]
+    workers = [context.Process(target=_work, args=(theirs,)) for _, theirs in pipes]
+    for worker in workers:
+        worker.start()
+
+    def extract_all(n_processes: int) -> None:
+        for place in range(n_processes):
+            pipes[place][0].send((place, n_processes))
+        for ours, _ in pipes[:n_processes]:
+            ours.recv()
+
+    yield extract_all
+    for (ours, _), worker in zip(pipes, workers, strict=True):
+        ours.send(None)
+        worker.join()
+
+
+def scaling(in_processes: Callable[[int], None]) -> dict[str, Any]:
+    """Speed of two threads or processes over that of one by the clock, medians over rounds in turn."""
+    waveforms = _waveforms()
     parts = [waveforms[first : first + SCALING_CLIPS] for first in range(0, len(waveforms), SCALING_CLIPS)]
 
     def extract_part(part: list[NDArray[np.float32]]) -> None:
@@ -122,6 +160,7 @@ def scaling() -> dict[str, Any]:
 
     tasks: dict[str, tuple[Callable[[int], None], int]] = {
         "28 descriptors": (extract_all, 1),
+        "28 descriptors, processes": (in_processes, 1),
         "integer loop": (_loop, 2),
         "products of registers": (_products, 2),
     }
@@ -169,7 +208,8 @@ def main() -> None:
             arguments = ["extract", str(manifest), str(Path(folder) / f"store{jobs}"), str(jobs)]
             output = subprocess.check_output([sys.executable, "-m", "benchmarks.store", *arguments], text=True)
             results["extraction"].append(json.loads(output))
-        results["two_threads_over_one"] = scaling()
+        with _processes() as in_processes:
+            results["two_over_one"] = scaling(in_processes)
         store = Path(folder) / "store1"
         results["batch_of_64"] = {name: read_batches(store, cached=name == "cached") for name in ("cached", "disk")}
     text = json.dumps(results, indent=1)
