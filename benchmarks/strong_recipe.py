@@ -2,9 +2,9 @@
 
 ``default`` is where the additions begin: attention with eq. 9 and all other options at their defaults. Every row is a
 cross-validation over five groups of speakers (``speaker_5_fold``) with one model a fold, tested against that of the
-whole recipe as the paper's ladder is against its baseline; ``another seed`` shows what chance alone does, and ``three
-models`` what averaging does. Runs are kept in OUTPUT and go on where they were stopped; the table is written anew after
-each. Run::
+whole recipe as the paper's ladder is against its baseline; ``another seed`` shows what chance alone does. What
+averaging several models brings is in ``benchmarks/averaging.py``. Runs are kept in OUTPUT and go on where they were
+stopped; the table is written anew after each. Run::
 
     python -m benchmarks.strong_recipe path/to/emodb OUTPUT [--jobs 2]
 """
@@ -35,7 +35,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "default": {"pooling": "eq9"},
     "another seed": {**ONE, "seed": 1},
     **{f"without {name}": {**ONE, **options} for name, options in WITHOUT.items()},
-    "three models": {"recipe": "strong"},
 }
 
 
