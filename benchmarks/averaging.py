@@ -1,7 +1,7 @@
 """What averaging brings: a finished run with several models a fold, beside each of its models alone.
 
-The models' own answers lie in the run's folder. The gain over their mean is tested as rows of the paper's ladder are, on
-resamples of speakers and utterances. Written to OUTPUT as JSON::
+The models' own answers lie in the run's folder. The gain over their mean is tested, as rows of the paper's ladder are,
+on resamples of speakers and utterances. Written to OUTPUT as JSON::
 
     serfast cross-validate emodb path/to/emodb --recipe strong --jobs 2 --output RUN
     python -m benchmarks.averaging RUN OUTPUT
