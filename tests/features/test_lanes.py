@@ -1,5 +1,8 @@
 """Values of 16 lanes: what each operation says, against NumPy."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from numba import njit
@@ -66,29 +69,23 @@ def test_operations_equal_numpy() -> None:
 
 
 @njit
-def _logarithms(values: Values, results: Values) -> None:
+def _apply(operation: Callable[[Any], Any], values: Values, results: Values) -> None:
     for at in range(0, values.size, LANES):
-        store(results, at, logarithm(load(values, at)))
+        store(results, at, operation(load(values, at)))
 
 
-def test_logarithm_is_right_to_a_few_ulp() -> None:
+@pytest.mark.parametrize(
+    ("operation", "exact", "rtol", "atol"),
+    [(logarithm, np.log, 3e-7, 1e-7), (inverse_root, lambda value: value**-0.5, 8e-7, 0.0)],
+    ids=["logarithm", "inverse_root"],
+)
+def test_functions_are_right_to_a_few_ulp(
+    operation: Callable[[Any], Any], exact: Callable[[NDArray[np.float64]], Any], rtol: float, atol: float
+) -> None:
     values = np.geomspace(1e-37, 1e37, 16000).astype(np.float32)
     results = np.empty_like(values)
-    _logarithms(values, results)
-    np.testing.assert_allclose(results, np.log(values.astype(np.float64)), rtol=3e-7, atol=1e-7)
-
-
-@njit
-def _inverse_roots(values: Values, results: Values) -> None:
-    for at in range(0, values.size, LANES):
-        store(results, at, inverse_root(load(values, at)))
-
-
-def test_inverse_root_is_right_to_less_than_a_millionth() -> None:
-    values = np.geomspace(1e-37, 1e37, 16000).astype(np.float32)
-    results = np.empty_like(values)
-    _inverse_roots(values, results)
-    np.testing.assert_allclose(results, values.astype(np.float64) ** -0.5, rtol=8e-7)
+    _apply(operation, values, results)
+    np.testing.assert_allclose(results, exact(values.astype(np.float64)), rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 4000, 100_003])
