@@ -7,13 +7,13 @@ Source: Gentleman and Sande (1966), Fast Fourier transforms: for fun and profit;
 Frameworks for the FFT.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serfast.features.compilation import kernel
-from serfast.features.lanes import LANES, empty, load, root, splat, store, zeros
+from serfast.features.lanes import LANES, empty, load, product, root, splat, store, zeros
 from serfast.features.transposition import transpose
 
 __all__ = ["Scratch", "Transform", "make_scratch", "make_transform", "spectra"]
@@ -24,10 +24,11 @@ _GAP = 3 * LANES  # between the parts of a buffer: the same row of two parts mus
 class Transform(NamedTuple):
     """What the spectra depend on besides the samples."""
 
-    window: NDArray[np.float32]  # (sample of a window)
-    twiddles: NDArray[np.float32]  # (2, n_fft / 2): cos and -sin of 2 pi k / (n_fft / 2)
-    half_twiddles: NDArray[np.float32]  # (2, n_fft / 2): cos and -sin of 2 pi k / n_fft
+    window: NDArray[np.float32]  # (sample of a window), halved
+    twiddles: NDArray[np.float32]  # (block of a stage behind the first, 6): cosines and sines of three angles
+    half_twiddles: NDArray[np.float32]  # (n_fft / 4, 2): cosine and sine of -pi / 2 - 2 pi (k + 1) / n_fft
     places: NDArray[np.int64]  # (n_fft / 2): where the complex transform leaves its values, in samples of a buffer
+    first_radix: int  # 2 or 4, of the first stage
     hop: int
     pre_emphasis: np.float32
     remove_mean: bool
@@ -47,12 +48,14 @@ def make_transform(
     window: NDArray[np.float64], n_fft: int, hop: int, *, pre_emphasis: float, remove_mean: bool, squared: bool
 ) -> Transform:
     """Prepare the transform of ``n_fft`` points, a power of two, at least 4, of frames weighted by ``window``."""
-    angle = 2 * np.pi * np.arange(n_fft // 2) / (n_fft // 2)
+    twiddles, places = _tables(n_fft // 2)
+    angles = -np.pi / 2 - 2 * np.pi * np.arange(1, n_fft // 4 + 1) / n_fft
     return Transform(
-        window=window.astype(np.float32),
-        twiddles=np.stack([np.cos(angle), -np.sin(angle)]).astype(np.float32),
-        half_twiddles=np.stack([np.cos(angle / 2), -np.sin(angle / 2)]).astype(np.float32),
-        places=_places(n_fft // 2) * LANES,
+        window=(window / 2).astype(np.float32),
+        twiddles=twiddles,
+        half_twiddles=np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32),
+        places=places * LANES,
+        first_radix=_first_radix(n_fft // 2),
         hop=hop,
         pre_emphasis=np.float32(pre_emphasis),
         remove_mean=remove_mean,
@@ -60,12 +63,23 @@ def make_transform(
     )
 
 
-def _places(n_points: int) -> NDArray[np.int64]:
-    # Value 4 k + r comes out where value k of part r does
-    if n_points <= 2:
-        return np.arange(n_points)
-    quarter = n_points // 4
-    return (np.arange(4) * quarter + _places(quarter)[:, None]).reshape(-1)
+def _first_radix(n_points: int) -> int:
+    return 4 if n_points.bit_length() % 2 else 2
+
+
+def _tables(n_points: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    # Twiddles of the stages behind the first, and where a transform in place leaves value k. A stage takes the points
+    # of a block a quarter of the block apart: it makes values k, k + n, k + 2 n and k + 3 n from value k of four
+    # transforms of n points.
+    places, twiddles = np.zeros(1, dtype=np.int64), [np.empty((0, 6))]
+    while len(places) < n_points:
+        n_ready = len(places)
+        if n_ready > 1:
+            turns = np.argsort(places)[:, None] * np.arange(1, 4) / (4 * n_ready)
+            twiddles.append(np.stack([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)], axis=2).reshape(-1, 6))
+        radix = 4 if n_ready > 1 else _first_radix(n_points)
+        places = (places + n_points // (radix * n_ready) * np.arange(radix)[:, None]).reshape(-1)
+    return np.concatenate(twiddles).astype(np.float32), places
 
 
 @kernel()
@@ -104,10 +118,9 @@ def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scra
     for column in range(first_new, n_columns):
         first = (group + column) * LANES * hop
         transpose(samples[first:], scratch.starts, hop, scratch.hops[column * LANES :], pitch)
-    n_points = transform.twiddles.shape[1]
-    region = n_points * LANES + _GAP
+    region = transform.places.size * LANES + _GAP
     _weigh(scratch.hops, pitch, transform, scratch.points, region)
-    _complex_transform(scratch.points, region, transform.twiddles)
+    _complex_transform(scratch.points, region, transform)
     _real_spectrum(scratch.points, region, transform, scratch.spectrum)
 
 
@@ -122,103 +135,117 @@ def _weigh(
         for first in range(0, window.size, hop):
             for row in range(min(hop, window.size - first)):
                 mean = mean + load(hops, row * pitch + first // hop)
-        mean = mean * splat(np.float32(1 / window.size))
+        mean = mean / splat(np.float32(window.size))
     emphasis = splat(transform.pre_emphasis)
     before = load(hops, 0) - mean
     for first in range(0, window.size, hop):
         for row in range(min(hop, window.size - first)):
             index, value = first + row, load(hops, row * pitch + first // hop) - mean
-            weighted = (value - emphasis * before) * splat(window[index])
-            store(points, (index & 1) * region + (index >> 1) * LANES, weighted)
+            emphasised = value - product(emphasis, before)
+            store(points, (index & 1) * region + (index >> 1) * LANES, emphasised * splat(window[index]))
             before = value
     zero = splat(np.float32(0))
-    for index in range(window.size, 2 * transform.twiddles.shape[1]):
+    for index in range(window.size, 2 * transform.places.size):
         store(points, (index & 1) * region + (index >> 1) * LANES, zero)
 
 
 @kernel()
-def _complex_transform(points: NDArray[np.float32], region: int, twiddles: NDArray[np.float32]) -> None:
-    # In place, of radix 4, then 2 where a factor is left: a stage splits each transform of `size` points into four.
-    # Value k comes out at places[k].
-    n_points = twiddles.shape[1]
-    size = n_points
-    while size > 4:
-        quarter, step = size // 4, n_points // size
-        across = quarter * LANES
-        for point in range(quarter):
-            cos_1, sin_1 = splat(twiddles[0, point * step]), splat(twiddles[1, point * step])
-            cos_2, sin_2 = splat(twiddles[0, 2 * point * step]), splat(twiddles[1, 2 * point * step])
-            cos_3, sin_3 = splat(twiddles[0, 3 * point * step]), splat(twiddles[1, 3 * point * step])
-            for first in range(point, n_points, size):
-                at = first * LANES
-                sum_ac, difference_ac, sum_bd, difference_bd = _sums_and_differences(points, at, across)
-                at_i = at + region
-                sum_ac_i, difference_ac_i, sum_bd_i, difference_bd_i = _sums_and_differences(points, at_i, across)
-                store(points, at, sum_ac + sum_bd)
-                store(points, at_i, sum_ac_i + sum_bd_i)
-                real, imaginary = difference_ac + difference_bd_i, difference_ac_i - difference_bd
-                store(points, at + across, cos_1 * real - sin_1 * imaginary)
-                store(points, at_i + across, cos_1 * imaginary + sin_1 * real)
-                real, imaginary = sum_ac - sum_bd, sum_ac_i - sum_bd_i
-                store(points, at + 2 * across, cos_2 * real - sin_2 * imaginary)
-                store(points, at_i + 2 * across, cos_2 * imaginary + sin_2 * real)
-                real, imaginary = difference_ac - difference_bd_i, difference_ac_i + difference_bd
-                store(points, at + 3 * across, cos_3 * real - sin_3 * imaginary)
-                store(points, at_i + 3 * across, cos_3 * imaginary + sin_3 * real)
-        size = quarter
-    if size == 4:  # twiddles of 1
-        for at in range(0, n_points * LANES, 4 * LANES):
-            sum_ac, difference_ac, sum_bd, difference_bd = _sums_and_differences(points, at, LANES)
-            at_i = at + region
-            sum_ac_i, difference_ac_i, sum_bd_i, difference_bd_i = _sums_and_differences(points, at_i, LANES)
-            store(points, at, sum_ac + sum_bd)
-            store(points, at_i, sum_ac_i + sum_bd_i)
-            store(points, at + LANES, difference_ac + difference_bd_i)
-            store(points, at_i + LANES, difference_ac_i - difference_bd)
-            store(points, at + 2 * LANES, sum_ac - sum_bd)
-            store(points, at_i + 2 * LANES, sum_ac_i - sum_bd_i)
-            store(points, at + 3 * LANES, difference_ac - difference_bd_i)
-            store(points, at_i + 3 * LANES, difference_ac_i + difference_bd)
+def _complex_transform(points: NDArray[np.float32], region: int, transform: Transform) -> None:
+    # In place; value k comes out at places[k].
+    n_points, twiddles = transform.places.size, transform.twiddles
+    if transform.first_radix == 4:
+        _first_quarters(points, region, n_points // 4 * LANES)
     else:
-        for part in (0, region):
-            for at in range(part, part + n_points * LANES, 2 * LANES):
-                low, high = load(points, at), load(points, at + LANES)
-                store(points, at, low + high)
-                store(points, at + LANES, low - high)
+        _first_halves(points, region, n_points // 2 * LANES)
+    size = n_points // transform.first_radix
+    first_row = 0
+    while size > 1:
+        across = size // 4 * LANES
+        for block in range(n_points // size):
+            row = first_row + block
+            cos_1, sin_1 = splat(twiddles[row, 0]), splat(twiddles[row, 1])
+            cos_2, sin_2 = splat(twiddles[row, 2]), splat(twiddles[row, 3])
+            cos_3, sin_3 = splat(twiddles[row, 4]), splat(twiddles[row, 5])
+            for at in range(block * size * LANES, block * size * LANES + across, LANES):
+                at_i = at + region
+                x, x_i = load(points, at + across), load(points, at_i + across)
+                b, b_i = product(cos_1, x) - product(sin_1, x_i), product(cos_1, x_i) + product(sin_1, x)
+                x, x_i = load(points, at + 2 * across), load(points, at_i + 2 * across)
+                c_plus, c_minus = product(cos_2, x), product(sin_2, x_i)
+                c_i = product(cos_2, x_i) + product(sin_2, x)
+                x, x_i = load(points, at + 3 * across), load(points, at_i + 3 * across)
+                d_plus, d_minus = product(cos_3, x), product(sin_3, x_i)
+                d_i = product(cos_3, x_i) + product(sin_3, x)
+                a, a_i = load(points, at), load(points, at_i)
+                sum_ac, sum_bd = a + c_plus - c_minus, b - d_minus + d_plus
+                store(points, at, sum_ac + sum_bd)
+                store(points, at + 2 * across, sum_ac - sum_bd)
+                difference_ac, difference_bd = a + c_minus - c_plus, b - d_plus + d_minus
+                store(points, at + across, difference_ac + b_i - d_i)
+                store(points, at + 3 * across, difference_ac + d_i - b_i)
+                sum_ac, sum_bd = a_i + c_i, b_i + d_i
+                store(points, at_i, sum_ac + sum_bd)
+                store(points, at_i + 2 * across, sum_ac - sum_bd)
+                difference_ac = a_i - c_i
+                store(points, at_i + across, difference_ac - difference_bd)
+                store(points, at_i + 3 * across, difference_ac + difference_bd)
+        first_row += n_points // size
+        size //= 4
 
 
 @kernel()
-def _sums_and_differences(points: NDArray[np.float32], at: int, across: int) -> tuple[Any, Any, Any, Any]:
-    # Of the first and third, and of the second and fourth quarter
-    a, b = load(points, at), load(points, at + across)
-    c, d = load(points, at + 2 * across), load(points, at + 3 * across)
-    return a + c, a - c, b + d, b - d
+def _first_quarters(points: NDArray[np.float32], region: int, across: int) -> None:
+    # As every stage of radix 4, with twiddles of 1
+    for at in range(0, across, LANES):
+        at_i = at + region
+        b, b_i = load(points, at + across), load(points, at_i + across)
+        d, d_i = load(points, at + 3 * across), load(points, at_i + 3 * across)
+        a, c = load(points, at), load(points, at + 2 * across)
+        store(points, at, a + c + (b + d))
+        store(points, at + across, a - c + b_i - d_i)
+        store(points, at + 2 * across, a + c - (b + d))
+        store(points, at + 3 * across, a - c + d_i - b_i)
+        a, c = load(points, at_i), load(points, at_i + 2 * across)
+        store(points, at_i, a + c + (b_i + d_i))
+        store(points, at_i + across, a - c - (b - d))
+        store(points, at_i + 2 * across, a + c - (b_i + d_i))
+        store(points, at_i + 3 * across, a - c + (b - d))
+
+
+@kernel()
+def _first_halves(points: NDArray[np.float32], region: int, across: int) -> None:
+    for part in (0, region):
+        for at in range(part, part + across, LANES):
+            a, b = load(points, at), load(points, at + across)
+            store(points, at, a + b)
+            store(points, at + across, a - b)
 
 
 @kernel()
 def _real_spectrum(
-    points: NDArray[np.float32],  # (2, position, lane): Z
+    points: NDArray[np.float32],  # (2, position, lane): Z of the halved window
     region: int,
     transform: Transform,
     spectrum: NDArray[np.float32],  # (bin, lane)
 ) -> None:
-    # X_k = (Z_k + conj Z_{n-k}) / 2 - i e^{-2 pi i k / 2n} (Z_k - conj Z_{n-k}) / 2 where n = n_fft / 2; X_{n-k} is the
-    # conjugate of the same with a minus.
+    # X_k = Z_k + conj Z_{n-k} - i e^{-2 pi i k / 2n} (Z_k - conj Z_{n-k}) where n = n_fft / 2; X_{n-k} is the conjugate
+    # of the same with a minus.
     twiddles, places = transform.half_twiddles, transform.places
     n_points = places.size
-    half = splat(np.float32(0.5))
-    first, first_i = load(points, 0), load(points, region)
-    store(spectrum, 0, (first + first_i) * (first + first_i))
-    store(spectrum, n_points * LANES, (first - first_i) * (first - first_i))
+    two = splat(np.float32(2))
+    real, imaginary = two * load(points, 0), two * load(points, region)
+    store(spectrum, 0, (real + imaginary) * (real + imaginary))
+    store(spectrum, n_points * LANES, (real - imaginary) * (real - imaginary))
     for index in range(1, n_points // 2 + 1):
         low, high = places[index], places[n_points - index]
-        cosine, sine = splat(twiddles[0, index]), splat(twiddles[1, index])
-        a, b = half * load(points, low), half * load(points, high)
-        c, d = half * load(points, region + low), half * load(points, region + high)
-        x, y = cosine * (c + d) - sine * (b - a), cosine * (b - a) + sine * (c + d)
-        real, imaginary = a + b + x, c - d + y
+        cosine, sine = splat(twiddles[index - 1, 0]), splat(twiddles[index - 1, 1])
+        a, b = load(points, low), load(points, high)
+        c, d = load(points, region + low), load(points, region + high)
+        x_plus, x_minus = product(a - b, cosine), product(c + d, sine)
+        y = product(a - b, sine) + product(c + d, cosine)
+        real, imaginary = a + b + x_plus - x_minus, c - d + y
         store(spectrum, index * LANES, real * real + imaginary * imaginary)
-        real, imaginary = a + b - x, c - d - y
+        real, imaginary = a + b + x_minus - x_plus, y - (c - d)
         store(spectrum, (n_points - index) * LANES, real * real + imaginary * imaginary)
     if not transform.squared:
         for at in range(0, spectrum.size, LANES):

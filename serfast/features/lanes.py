@@ -32,6 +32,7 @@ __all__ = [
     "maximum",
     "minimum",
     "odd_lanes",
+    "product",
     "root",
     "splat",
     "store",
@@ -78,6 +79,16 @@ _define(operator.add, "fadd")
 _define(operator.sub, "fsub")
 _define(operator.mul, "fmul")
 _define(operator.truediv, "fdiv")
+
+
+@_intrinsic
+def product(_context: Any, _left: Any, _right: Any) -> Any:
+    """The product, rounded by itself: never one instruction with a sum."""
+
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fmul(*arguments)
+
+    return _LANES_TYPE(_LANES_TYPE, _LANES_TYPE), build
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:

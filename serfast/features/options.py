@@ -11,7 +11,7 @@ from serfast.checks import flag, integer, number, require
 
 __all__ = ["DEFAULT_OPTIONS", "FEATURES_VERSION", "FeatureOptions"]
 
-FEATURES_VERSION = 9
+FEATURES_VERSION = 10
 """Part of every digest. Raised whenever equal options give other features than before."""
 
 _MIN_SAMPLE_RATE = 8000

@@ -21,6 +21,7 @@ from serfast.features.lanes import (
     maximum,
     minimum,
     odd_lanes,
+    product,
     root,
     splat,
     store,
@@ -66,6 +67,19 @@ def test_operations_equal_numpy() -> None:
     expected += [np.concatenate([left, right])[first::2] for first in range(2)]
     np.testing.assert_allclose(results[:11], expected, rtol=3e-7, atol=1e-7)
     assert results[11, 0] == left.max()
+
+
+@njit
+def _difference(left: Values, right: Values, taken: Values, result: Values) -> None:
+    store(result, 0, product(load(left, 0), load(right, 0)) - load(taken, 0))
+
+
+def test_product_is_rounded_before_a_difference() -> None:
+    generator = np.random.default_rng(0)
+    left, right = generator.standard_normal((2, LANES)).astype(np.float32)
+    result = np.empty(LANES, dtype=np.float32)
+    _difference(left, right, left * right, result)
+    np.testing.assert_array_equal(result, 0)
 
 
 @njit

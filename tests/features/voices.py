@@ -1,4 +1,4 @@
-"""A voice of known jitter and noise, and one that glides, for the tests and for what is frozen from other programs."""
+"""A voice of known jitter, one that glides, and noise, for the tests and for what is frozen from other programs."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 RATE = 16000
 PERTURBATIONS = ((0.005, 0.02), (0.012, 0.06))  # jitter and shimmer of the voices that Praat measured
 
-__all__ = ["PERTURBATIONS", "RATE", "gliding_voice", "pulsed_voice"]
+__all__ = ["PERTURBATIONS", "RATE", "gliding_voice", "pulsed_voice", "steep_noise"]
 
 
 def gliding_voice(sample_rate: int = RATE, duration_s: float = 1.5) -> NDArray[np.float32]:
@@ -17,6 +17,12 @@ def gliding_voice(sample_rate: int = RATE, duration_s: float = 1.5) -> NDArray[n
     noise = 0.003 * np.random.default_rng(1).standard_normal(count)
     place = np.arange(count) / count
     return (0.2 * np.where(place < 0.5, voice + noise, np.where(place < 0.8, noise, 0))).astype(np.float32)
+
+
+def steep_noise(duration_s: float = 1.0) -> NDArray[np.float32]:
+    """Noise of 16-bit steps whose lowest bands are 80 dB below its highest."""
+    noise = np.random.default_rng(0).integers(-200, 201, int(RATE * duration_s))
+    return np.diff(noise, n=6).astype(np.float32) / 32768
 
 
 def pulsed_voice(jitter: float, shimmer: float, duration_s: float = 2.0) -> NDArray[np.float32]:
