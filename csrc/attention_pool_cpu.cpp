@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "cpu_capability.h"
-#include "huge_pages.h"
+#include "result_memory.h"
 #include "tensors.h"
 #include "vector.h"
 
@@ -263,10 +263,7 @@ std::tuple<Tensor, Tensor, Tensor> attention_pool_backward(
   const Tensor slope = dense(grad_context);
   const std::optional<Tensor> weight_slope = dense(grad_attention_weights);
   const auto gradient_of = [](const Tensor& tensor, bool is_needed) {
-    const Tensor gradient =
-        is_needed ? torch::stable::new_empty(tensor, tensor.sizes()) : torch::stable::new_empty(tensor, {0});
-    use_huge_pages(gradient);
-    return gradient;
+    return is_needed ? new_result(tensor, tensor.sizes()) : new_result(tensor, {0});
   };
   const Tensor grad_hidden = gradient_of(hidden, needs_hidden);
   const Tensor grad_query = gradient_of(query ? *query : context, needs_query);

@@ -11,7 +11,7 @@
 
 #include "cpu_capability.h"
 #include "groups.h"
-#include "huge_pages.h"
+#include "result_memory.h"
 #include "tensors.h"
 #include "vector.h"
 
@@ -114,12 +114,9 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   const int64_t n_rows = projected.size(0);
   const int64_t n_directions = recurrent.size(1);
   const int64_t n_units = recurrent.size(3);
-  Tensor hidden = torch::stable::new_empty(projected, {n_rows, n_directions * n_units});
-  Tensor cell = torch::stable::new_empty(projected, {saves ? n_rows : 0, projected.size(1) / N_GATES});
-  Tensor gates = torch::stable::new_empty(projected, {saves ? n_rows : 0, projected.size(1)});
-  for (const Tensor& result : {hidden, cell, gates}) {
-    use_huge_pages(result);
-  }
+  Tensor hidden = new_result(projected, {n_rows, n_directions * n_units});
+  Tensor cell = new_result(projected, {saves ? n_rows : 0, projected.size(1) / N_GATES});
+  Tensor gates = new_result(projected, {saves ? n_rows : 0, projected.size(1)});
   const BlstmKernels<scalar_t>& kernel = kernels<BlstmKernels<scalar_t>>();
   const Tensor matrices = packed<scalar_t>(recurrent, projected.size(1) / n_directions * n_units, kernel.pack_forward);
   const BlstmForward<scalar_t> layer = {
@@ -157,8 +154,7 @@ Tensor backward(
   const int64_t n_units = recurrent.size(3);
   const int64_t n_lanes = PACK_BYTES / static_cast<int64_t>(sizeof(scalar_t));
   const int64_t n_columns = (n_units + N_GATES * n_lanes - 1) / (N_GATES * n_lanes) * (N_GATES * n_lanes);
-  Tensor grad_projected = torch::stable::new_empty(gates, gates.sizes());
-  use_huge_pages(grad_projected);
+  Tensor grad_projected = new_result(gates, gates.sizes());
   const BlstmKernels<scalar_t>& kernel = kernels<BlstmKernels<scalar_t>>();
   const Tensor matrices = packed<scalar_t>(recurrent, gates.size(1) / n_directions * n_columns, kernel.pack_backward);
   const BlstmBackward<scalar_t> layer = {

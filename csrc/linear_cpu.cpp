@@ -6,8 +6,8 @@
 #include <optional>
 
 #include "cpu_capability.h"
-#include "huge_pages.h"
 #include "linear.h"
+#include "result_memory.h"
 #include "tensors.h"
 
 namespace serfast {
@@ -23,8 +23,7 @@ Tensor multiply(const Tensor& rows, const Tensor& weight, const std::optional<Te
   constexpr int64_t n_outputs = PANEL_OUTPUTS<scalar_t>;
   const int64_t n_panels = (inputs.n_out + n_outputs - 1) / n_outputs;
   const Tensor panels = torch::stable::new_empty(rows, {n_panels, inputs.n_in, n_outputs});
-  const Tensor outputs = torch::stable::new_empty(rows, {rows.size(0), inputs.n_out});
-  use_huge_pages(outputs);
+  const Tensor outputs = new_result(rows, {rows.size(0), inputs.n_out});
   scalar_t* panel = panels.mutable_data_ptr<scalar_t>();
   scalar_t* output = outputs.mutable_data_ptr<scalar_t>();
   const int64_t panel_size = inputs.n_in * n_outputs;

@@ -1,0 +1,107 @@
+"""Memory of large results is used again, but never while a result still lives."""
+
+import gc
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+import torch
+from torch import Tensor
+
+from serfast.ops import Lengths, attention_pool
+from serfast.ops.linear import linear
+
+MIB = 1 << 20
+
+
+def _rows(n_rows: int, value: float) -> Tensor:
+    """A result of ``n_rows`` KiB, every number of which is ``value``."""
+    return linear(torch.ones(n_rows, 1), torch.full((256, 1), value))
+
+
+def test_a_result_that_lives_is_never_overwritten() -> None:
+    kept = {}
+    for step in range(40):
+        result = _rows(5_000 + 700 * (step % 7), float(step))
+        if step % 3 == 0:
+            kept[step] = result
+    views = {step: result[100:200].numpy() for step, result in kept.items() if step % 2}
+    del kept
+    gc.collect()
+    _rows(9_000, -1.0)
+    for step, view in views.items():
+        assert (view == step).all()
+
+
+def test_threads_share_it() -> None:
+    def work(place: int) -> bool:
+        results = [(value, _rows(5_000 + value, float(value))) for value in range(place, place + 20)]
+        return all(bool((result == value).all()) for value, result in results)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(0, 160, 20)))
+
+
+def test_it_does_not_grow() -> None:
+    process = psutil.Process()
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randint(5_000, 60_000, (200,), generator=generator).tolist()
+    for size in sizes[:50]:
+        _rows(size, 1.0)
+    before = process.memory_info().rss
+    for size in sizes:
+        _rows(size, 1.0)
+    assert process.memory_info().rss - before < 100 * MIB  # one result of the largest size and a little
+
+
+MEMORY_BY_STEP = """
+import psutil, torch
+from serfast.ops.linear import linear
+
+def rows(n_rows):
+    return linear(torch.ones(n_rows, 1), torch.ones(256, 1))
+
+def resident():
+    print(psutil.Process().memory_info().rss)
+
+results = [rows(20_000) for _ in range(10)]
+resident()
+del results
+resident()
+result = rows(190_000)  # fits no block that waits
+resident()
+"""
+
+
+def test_what_waits_makes_room_for_a_result_that_it_does_not_fit() -> None:
+    output = subprocess.check_output([sys.executable, "-c", MEMORY_BY_STEP], text=True)
+    used, waiting, replaced = (int(line) for line in output.split())
+    assert abs(waiting - used) < 40 * MIB
+    assert abs(replaced - used) < 40 * MIB
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_goes_on() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        busy = threads.submit(lambda: [_rows(5_000, 1.0) for _ in range(200)])
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                torch.set_num_threads(1)  # OpenMP's threads are not forked
+                os._exit(0 if bool((_rows(5_000, 2.0) == 2).all()) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+        busy.result()
+
+
+def test_gradients_of_two_backward_passes_are_apart() -> None:
+    hidden = torch.randn(20_000, 64, requires_grad=True)
+    lengths, query = Lengths.packed(torch.full((20,), 1_000)), torch.randn(64)
+    context, _ = attention_pool(hidden, lengths, query)
+    (first,) = torch.autograd.grad(context.sum(), hidden, retain_graph=True)
+    copy = first.clone()
+    (second,) = torch.autograd.grad(2 * context.sum(), hidden)
+    torch.testing.assert_close(first, copy, rtol=0, atol=0)
+    torch.testing.assert_close(second, 2 * copy)
