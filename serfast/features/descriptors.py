@@ -77,7 +77,7 @@ def _spectral_columns(powers: NDArray[np.float32], options: FeatureOptions) -> l
     columns = []
     if options.spectral_centroid:
         bins_hz = np.arange(powers.shape[1]) * options.sample_rate / options.n_fft
-        columns.append(shares @ bins_hz.astype(np.float32))
+        columns.append((shares * bins_hz.astype(np.float32)).sum(axis=1))  # a product's bits change with the threads
     if options.spectral_flux:
         flux = np.zeros(len(powers), dtype=np.float32)
         both = (total[1:, 0] > 0) & (total[:-1, 0] > 0)

@@ -3,8 +3,12 @@
 Buffers are flat and hold (position, lane). The frames of a waveform overlap, so its hops are transposed, each sample
 once: sample ``q * hop + n`` of frame t is sample n of hop t + q, which lies q lanes behind sample n of hop t.
 
-Source: Gentleman and Sande (1966), Fast Fourier transforms: for fun and profit; Van Loan (1992), Computational
-Frameworks for the FFT.
+Bands that are 80 dB below the loudest hold the rounding of single precision, and two transforms that are both right
+differ there. So sums are taken in the order of kaldi-native-fbank 1.23.0 (KISS FFT, as its x86-64 package is compiled),
+and products are rounded by themselves: with Kaldi's options a frame has its spectrum to the last bit.
+
+Source: Cooley and Tukey (1965), An algorithm for the machine calculation of complex Fourier series; Van Loan (1992),
+Computational Frameworks for the FFT.
 """
 
 from typing import NamedTuple
@@ -107,26 +111,26 @@ def spectra(samples: NDArray[np.float32], group: int, transform: Transform, scra
     # samples (sample): frame t begins at t * hop; the last group and the hops that it reaches into are whole.
     hop = transform.hop
     n_columns = _n_columns(transform)
-    pitch = n_columns * LANES
+    row_step = n_columns * LANES
     first_new = 0
     if group > 0:
         first_new = n_columns - 1
         for row in range(hop):
             for column in range(n_columns - 1):
-                at = row * pitch + column * LANES
+                at = row * row_step + column * LANES
                 store(scratch.hops, at, load(scratch.hops, at + LANES))
     for column in range(first_new, n_columns):
         first = (group + column) * LANES * hop
-        transpose(samples[first:], scratch.starts, hop, scratch.hops[column * LANES :], pitch)
+        transpose(samples[first:], scratch.starts, hop, scratch.hops[column * LANES :], row_step)
     region = transform.places.size * LANES + _GAP
-    _weigh(scratch.hops, pitch, transform, scratch.points, region)
+    _weigh(scratch.hops, row_step, transform, scratch.points, region)
     _complex_transform(scratch.points, region, transform)
     _real_spectrum(scratch.points, region, transform, scratch.spectrum)
 
 
 @kernel()
 def _weigh(
-    hops: NDArray[np.float32], pitch: int, transform: Transform, points: NDArray[np.float32], region: int
+    hops: NDArray[np.float32], row_step: int, transform: Transform, points: NDArray[np.float32], region: int
 ) -> None:
     # Even samples become the real, odd ones the imaginary parts of a transform of half the size.
     hop, window = transform.hop, transform.window
@@ -134,13 +138,13 @@ def _weigh(
     if transform.remove_mean:
         for first in range(0, window.size, hop):
             for row in range(min(hop, window.size - first)):
-                mean = mean + load(hops, row * pitch + first // hop)
+                mean = mean + load(hops, row * row_step + first // hop)
         mean = mean / splat(np.float32(window.size))
     emphasis = splat(transform.pre_emphasis)
     before = load(hops, 0) - mean
     for first in range(0, window.size, hop):
         for row in range(min(hop, window.size - first)):
-            index, value = first + row, load(hops, row * pitch + first // hop) - mean
+            index, value = first + row, load(hops, row * row_step + first // hop) - mean
             emphasised = value - product(emphasis, before)
             store(points, (index & 1) * region + (index >> 1) * LANES, emphasised * splat(window[index]))
             before = value
@@ -151,7 +155,7 @@ def _weigh(
 
 @kernel()
 def _complex_transform(points: NDArray[np.float32], region: int, transform: Transform) -> None:
-    # In place; value k comes out at places[k].
+    # In place; value k comes out at places[k]. The order of the sums is Kaldi's: a - c + d is not a - (c - d).
     n_points, twiddles = transform.places.size, transform.twiddles
     if transform.first_radix == 4:
         _first_quarters(points, region, n_points // 4 * LANES)

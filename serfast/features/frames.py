@@ -79,7 +79,7 @@ def prepare_waveform(waveform: ArrayLike, sample_rate: int, options: FeatureOpti
     samples = np.asarray(waveform)
     if samples.ndim != 1:
         raise ValueError(f"waveform must have shape (sample,), one channel, got shape {samples.shape}")
-    if samples.dtype == np.int16:
+    if samples.dtype.newbyteorder("=") == np.int16:
         samples = samples.astype(np.float32) * _INT16_SCALE
     elif samples.dtype.kind != "f":
         raise TypeError(f"waveform must hold floats or int16, got {samples.dtype}")

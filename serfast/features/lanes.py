@@ -235,11 +235,11 @@ def _scaled_mantissa(_context: Any, _value: Any) -> Any:
 
 
 @_intrinsic
-def transpose_block(_context: Any, samples: Any, starts: Any, _offset: Any, rows: Any, _first: Any, _pitch: Any) -> Any:
-    """``rows[first + place * pitch + lane] = samples[starts[lane] + offset + place]`` for 16 places; unchecked."""
+def transpose_block(_context: Any, samples: Any, starts: Any, _offset: Any, rows: Any, _first: Any, _step: Any) -> Any:
+    """``rows[first + place * step + lane] = samples[starts[lane] + offset + place]`` for 16 places; unchecked."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        samples, starts, offset, rows, first, pitch = arguments
+        samples, starts, offset, rows, first, step = arguments
         whole = ir.IntType(64)
         values = []
         for lane in range(LANES):
@@ -256,7 +256,7 @@ def transpose_block(_context: Any, samples: Any, starts: Any, _offset: Any, rows
                 for place in range(LANES)
             ]
         for place, value in enumerate(values):
-            at = builder.add(first, builder.mul(pitch, whole(place)))
+            at = builder.add(first, builder.mul(step, whole(place)))
             builder.store(value, _pointer(context, builder, signature.args[3], rows, at), align=4)
         return context.get_dummy_value()
 

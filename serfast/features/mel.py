@@ -65,11 +65,16 @@ def _kaldi_corners(options: FeatureOptions) -> NDArray[np.float32]:
     low, high = _kaldi_mel(np.array([options.mel_low_hz, options.mel_high_hz]))
     step = (high - low) / np.float32(options.n_mels + 1)
     corners: NDArray[np.float32] = low + np.arange(options.n_mels + 2, dtype=np.float32) * step
+    if not (np.diff(corners) > 0).all():
+        raise ValueError(
+            f"mel_high_hz must lie further above mel_low_hz ({options.mel_low_hz}) for {options.n_mels} mel filters, "
+            f"got {options.mel_high_hz}"
+        )
     return corners
 
 
 def _kaldi_mel(frequency_hz: NDArray[np.float64]) -> NDArray[np.float32]:
-    # Rounded where Kaldi rounds it: small weights at the ends of its filters are off by up to 0.4 %.
+    # As _hz_to_mel, rounded where Kaldi rounds it: other small weights at the ends of filters would differ by 0.4 %.
     ratio = 1 + frequency_hz.astype(np.float32) / np.float32(700)
     mel: NDArray[np.float32] = np.float32(1127) * np.log(ratio.astype(np.float64)).astype(np.float32)
     return mel

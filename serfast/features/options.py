@@ -164,6 +164,9 @@ class FeatureOptions:
     def kaldi(cls, **changes: Any) -> "FeatureOptions":
         """Options of Kaldi's ``compute-mfcc-feats`` without dither and energy; ``changes`` are made to them.
 
+        Windows and hops are rounded to whole samples; Kaldi cuts them off, which differs at sample rates such as
+        11,025 Hz.
+
         Kaldi reads samples scaled to 16 bits: C0 is larger by ``log(32768^2) * sqrt(n_mels)`` there.
         """
         kaldi: dict[str, Any] = {

@@ -15,9 +15,9 @@ def transpose(
     starts: NDArray[np.int64],  # (lane)
     n_rows: int,
     rows: NDArray[np.float32],
-    pitch: int,
+    row_step: int,
 ) -> None:
-    # samples[starts[lane] + row] -> rows[row * pitch + lane], for `n_rows` rows rounded up to LANES: 16 segments of the
-    # samples, which may overlap, side by side.
+    # samples[starts[lane] + row] -> rows[row * row_step + lane], for `n_rows` rows rounded up to LANES: 16 segments of
+    # the samples, which may overlap, side by side.
     for first in range(0, n_rows, LANES):
-        transpose_block(samples, starts, first, rows, first * pitch, pitch)
+        transpose_block(samples, starts, first, rows, first * row_step, row_step)

@@ -6,6 +6,7 @@ import librosa
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from serfast.features import FeatureOptions, extract, feature_names, track_pitch
 from serfast.features.deltas import deltas
@@ -56,6 +57,16 @@ def test_spectral_centroid_equals_librosa() -> None:
     waveform = gliding_voice()[: RATE // 2]
     expected = librosa.feature.spectral_centroid(S=_spectra(waveform), sr=RATE, n_fft=512)[0]
     np.testing.assert_allclose(_columns(waveform)["spectral_centroid"], expected, rtol=1e-4)
+
+
+def test_number_of_threads_changes_no_bit() -> None:
+    waveform = np.random.default_rng(0).standard_normal(18 * RATE).astype(np.float32)
+    columns = {}
+    for n_threads in (1, 2):
+        with threadpool_limits(n_threads):
+            columns[n_threads] = _columns(waveform)
+    for name, column in columns[1].items():
+        np.testing.assert_array_equal(columns[2][name], column, err_msg=name)
 
 
 def test_spectral_flux_is_the_distance_of_scaled_magnitudes() -> None:

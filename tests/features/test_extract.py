@@ -87,6 +87,7 @@ def test_the_waveform_is_left_alone() -> None:
 
 def test_sample_formats_agree() -> None:
     pcm = (_voice_like() * 32767).astype(np.int16)
+    np.testing.assert_array_equal(extract(pcm.astype(">i2"), RATE), extract(pcm, RATE))
     expected = extract(pcm.astype(np.float32) / 32768, RATE)
     np.testing.assert_array_equal(extract(pcm, RATE), expected)
     np.testing.assert_array_equal(extract(pcm.astype(np.float64) / 32768, RATE), expected)

@@ -63,6 +63,7 @@ if __name__ == "__main__":
         kaldi=kaldi_mfcc(gliding_voice()),
         kaldi_mirrored=kaldi_mfcc(gliding_voice(), snip_edges=False),
         kaldi_forty_bands=kaldi_mfcc(gliding_voice(), n_mels=40, n_mfcc=40, high_hz=7600),
+        kaldi_many_bands=kaldi_mfcc(gliding_voice(), n_mels=64, n_mfcc=40),
         kaldi_steep=kaldi_mfcc(steep_noise()),
         praat_jitter_shimmer=[praat_voice(*changes) for changes in PERTURBATIONS],
         **kaldi_emodb(Path(os.environ["SERFAST_EMODB"])),
