@@ -20,8 +20,7 @@ namespace {
 
 using torch::stable::Tensor;
 
-constexpr size_t HUGE_PAGE_BYTES = size_t(1) << 21;
-constexpr size_t SMALLEST_BLOCK = size_t(1) << 22;  // smaller blocks the C library keeps by itself
+constexpr int64_t SMALLEST_BLOCK = int64_t(1) << 22;  // smaller blocks the C library keeps by itself
 constexpr size_t MOST_WAITING = size_t(1) << 30;
 
 struct Block {
@@ -29,27 +28,58 @@ struct Block {
   size_t n_bytes = 0;
 };
 
+// Memory that goes back to the system at once when it is released, which the C library's need not; no data where there is
+// none.
 Block new_block(size_t n_bytes) {
-  const Block block = {::operator new(n_bytes, std::align_val_t(HUGE_PAGE_BYTES), std::nothrow), n_bytes};
-  STD_TORCH_CHECK(block.data != nullptr, "memory must hold a result of ", n_bytes, " bytes, got no such block");
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  madvise(block.data, n_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
+#if defined(__linux__)
+  void* data = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) {
+    return {};
+  }
+#if defined(MADV_HUGEPAGE)
+  madvise(data, n_bytes, MADV_HUGEPAGE);
 #endif
-  return block;
+  return {data, n_bytes};
+#else
+  return {::operator new(n_bytes, std::nothrow), n_bytes};
+#endif
 }
 
-void release(const Block& block) { ::operator delete(block.data, std::align_val_t(HUGE_PAGE_BYTES)); }
+void release(const Block& block) {
+#if defined(__linux__)
+  munmap(block.data, block.n_bytes);
+#else
+  ::operator delete(block.data);
+#endif
+}
 
 // Blocks in use and blocks that wait.
 class ResultMemory {
  public:
   Block take(size_t n_bytes) {
-    const Block waiting = take_waiting(n_bytes);
-    const Block block = waiting.data != nullptr ? waiting : new_block(n_bytes);
-    const std::lock_guard<std::mutex> guard(lock);
-    n_used_ += block.n_bytes;
-    most_used_ = std::max(most_used_, n_used_);
-    release_excess();
+    size_t most_before = 0;
+    {
+      const std::lock_guard<std::mutex> guard(lock);
+      const Block waiting = take_waiting(n_bytes);
+      most_before = most_used_;
+      n_used_ += waiting.data != nullptr ? waiting.n_bytes : n_bytes;
+      most_used_ = std::max(most_used_, n_used_);
+      if (waiting.data != nullptr) {
+        return waiting;
+      }
+      release_waiting(MOST_WAITING);  // before more is asked for
+    }
+    Block block = new_block(n_bytes);
+    if (block.data == nullptr) {
+      const std::lock_guard<std::mutex> guard(lock);
+      release_waiting(0);
+      block = new_block(n_bytes);
+      if (block.data == nullptr) {
+        n_used_ -= n_bytes;
+        most_used_ = std::max(most_before, n_used_);
+      }
+    }
+    STD_TORCH_CHECK(block.data != nullptr, "not enough memory for a result of ", n_bytes, " bytes");
     return block;
   }
 
@@ -58,7 +88,7 @@ class ResultMemory {
     n_used_ -= block.n_bytes;
     n_waiting_ += block.n_bytes;
     waiting_.push_back(block);
-    release_excess();
+    release_waiting(MOST_WAITING);
   }
 
   std::mutex lock;
@@ -66,7 +96,6 @@ class ResultMemory {
  private:
   // The smallest block that is large enough and at most half as large again, or none.
   Block take_waiting(size_t n_bytes) {
-    const std::lock_guard<std::mutex> guard(lock);
     auto best = waiting_.end();
     for (auto block = waiting_.begin(); block != waiting_.end(); ++block) {
       const bool fits = block->n_bytes >= n_bytes && block->n_bytes <= n_bytes + n_bytes / 2;
@@ -83,8 +112,9 @@ class ResultMemory {
     return block;
   }
 
-  void release_excess() {
-    while (n_waiting_ > MOST_WAITING || n_used_ + n_waiting_ > most_used_) {
+  // The oldest first, until no more than n_most bytes wait and no more is held than was in use at once.
+  void release_waiting(size_t n_most) {
+    while (n_waiting_ > n_most || n_used_ + n_waiting_ > most_used_) {
       n_waiting_ -= waiting_.front().n_bytes;
       release(waiting_.front());
       waiting_.erase(waiting_.begin());
@@ -115,15 +145,17 @@ ResultMemory& result_memory() {
 Tensor new_result(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape) {
   std::vector<int64_t> strides(shape.size());
   int64_t n_elements = 1;
+  int64_t n_bytes = 0;
+  bool overflows = false;
   for (size_t dim = shape.size(); dim > 0; --dim) {
     strides[dim - 1] = n_elements;
-    n_elements *= shape[dim - 1];
+    overflows |= __builtin_mul_overflow(n_elements, shape[dim - 1], &n_elements);
   }
-  const size_t n_bytes = static_cast<size_t>(n_elements) * like.element_size();
-  if (n_bytes < SMALLEST_BLOCK) {
+  overflows |= __builtin_mul_overflow(n_elements, static_cast<int64_t>(like.element_size()), &n_bytes);
+  if (overflows || n_bytes < SMALLEST_BLOCK) {  // torch refuses what is too large
     return torch::stable::new_empty(like, shape);
   }
-  const Block block = result_memory().take(n_bytes);
+  const Block block = result_memory().take(static_cast<size_t>(n_bytes));
   return torch::stable::from_blob(block.data, shape, strides, like.device(), like.scalar_type(), [block](void*) {
     result_memory().give_back(block);
   });

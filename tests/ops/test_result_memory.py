@@ -83,6 +83,54 @@ def test_what_waits_makes_room_for_a_result_that_it_does_not_fit() -> None:
     assert abs(replaced - used) < 40 * MIB
 
 
+SIZES_THAT_CHANGE = """
+import random, psutil, torch
+from serfast.ops.linear import linear
+
+generator, kept, live, most = random.Random(0), [], 0, 0
+before = psutil.Process().memory_info().rss
+for _ in range(1500):
+    n_rows = generator.randint(5_000, 20_000)
+    kept.append(linear(torch.ones(n_rows, 1), torch.ones(256, 1)))
+    live += n_rows
+    most = max(most, live)
+    if len(kept) > 30:
+        live -= len(kept.pop(generator.randrange(30)))
+print(psutil.Process().memory_info().rss - before, most * 1024)
+"""
+
+
+def test_memory_is_bounded_while_others_live() -> None:
+    held, most = map(int, subprocess.check_output([sys.executable, "-c", SIZES_THAT_CHANGE], text=True).split())
+    assert held < 1.5 * most + 40 * MIB
+
+
+LITTLE_MEMORY = """
+import psutil, resource, torch
+from serfast.ops.linear import linear
+
+def rows(n_rows):
+    return linear(torch.ones(n_rows, 1), torch.ones(256, 1))
+
+rows(10)
+limit = psutil.Process().memory_info().vms + (1400 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+results = [rows(20_000) for _ in range(50)]
+del results
+print(rows(600 * 1024).shape[0])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux limits the address space")
+def test_what_waits_is_given_back_before_memory_runs_out() -> None:
+    assert int(subprocess.check_output([sys.executable, "-c", LITTLE_MEMORY], text=True)) == 600 * 1024
+
+
+def test_a_shape_that_overflows_is_an_error() -> None:
+    with pytest.raises(RuntimeError):
+        torch.ops.serfast.linear(torch.empty(1537228672809828352, 0), torch.empty(3, 0), torch.ones(3))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_goes_on() -> None:
     with ThreadPoolExecutor(1) as threads:
