@@ -28,8 +28,7 @@ struct Block {
   size_t n_bytes = 0;
 };
 
-// Memory that goes back to the system at once when it is released, which the C library's need not; no data where there is
-// none.
+// Straight from the system, so that a released block leaves the process; a block without data where memory is out.
 Block new_block(size_t n_bytes) {
 #if defined(__linux__)
   void* data = mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -57,29 +56,20 @@ void release(const Block& block) {
 class ResultMemory {
  public:
   Block take(size_t n_bytes) {
-    size_t most_before = 0;
-    {
-      const std::lock_guard<std::mutex> guard(lock);
-      const Block waiting = take_waiting(n_bytes);
-      most_before = most_used_;
-      n_used_ += waiting.data != nullptr ? waiting.n_bytes : n_bytes;
-      most_used_ = std::max(most_used_, n_used_);
-      if (waiting.data != nullptr) {
-        return waiting;
-      }
-      release_waiting(MOST_WAITING);  // before more is asked for
-    }
-    Block block = new_block(n_bytes);
+    const std::lock_guard<std::mutex> guard(lock);
+    Block block = take_waiting(n_bytes);
     if (block.data == nullptr) {
-      const std::lock_guard<std::mutex> guard(lock);
-      release_waiting(0);
+      const size_t n_wanted = n_used_ + n_bytes;
+      release_until(std::min(MOST_WAITING, std::max(most_used_, n_wanted) - n_wanted));
       block = new_block(n_bytes);
-      if (block.data == nullptr) {
-        n_used_ -= n_bytes;
-        most_used_ = std::max(most_before, n_used_);
-      }
+    }
+    if (block.data == nullptr) {
+      release_until(0);
+      block = new_block(n_bytes);
     }
     STD_TORCH_CHECK(block.data != nullptr, "not enough memory for a result of ", n_bytes, " bytes");
+    n_used_ += block.n_bytes;
+    most_used_ = std::max(most_used_, n_used_);
     return block;
   }
 
@@ -88,7 +78,7 @@ class ResultMemory {
     n_used_ -= block.n_bytes;
     n_waiting_ += block.n_bytes;
     waiting_.push_back(block);
-    release_waiting(MOST_WAITING);
+    release_until(std::min(MOST_WAITING, most_used_ - n_used_));
   }
 
   std::mutex lock;
@@ -112,9 +102,9 @@ class ResultMemory {
     return block;
   }
 
-  // The oldest first, until no more than n_most bytes wait and no more is held than was in use at once.
-  void release_waiting(size_t n_most) {
-    while (n_waiting_ > n_most || n_used_ + n_waiting_ > most_used_) {
+  // Releases the oldest until at most n_most bytes wait.
+  void release_until(size_t n_most) {
+    while (n_waiting_ > n_most) {
       n_waiting_ -= waiting_.front().n_bytes;
       release(waiting_.front());
       waiting_.erase(waiting_.begin());
@@ -122,7 +112,7 @@ class ResultMemory {
   }
 
   std::vector<Block> waiting_;  // oldest first
-  size_t n_waiting_ = 0;        // bytes
+  size_t n_waiting_ = 0;        // bytes, as are the next
   size_t n_used_ = 0;
   size_t most_used_ = 0;
 };
