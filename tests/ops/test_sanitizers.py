@@ -1,13 +1,17 @@
-"""The CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on buffers of exactly the size they need."""
+"""Kernels under AddressSanitizer and UndefinedBehaviorSanitizer, on buffers of exactly the size they need.
+
+Those of the CPU run as they are, those of CUDA on the emulated device.
+"""
 
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from serfast.ops import cpu_capability
+from serfast.ops import cpu_capability, has_cuda_kernels
 
 REGISTER_BYTES = {"generic": 16, "avx2": 32, "avx512": 64}
 SOURCES = Path(__file__).parents[2] / "csrc"
@@ -44,3 +48,24 @@ def test_kernels_stay_within_their_buffers(tmp_path, operator, level, scalar):
     result = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stdout.strip() == "watched"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.skipif(has_cuda_kernels(), reason="the CUDA kernels themselves are there, for compute-sanitizer")
+def test_emulated_cuda_kernels_stay_within_their_buffers(tmp_path):
+    libraries = [
+        subprocess.run(["g++", f"-print-file-name={name}"], check=True, capture_output=True, text=True).stdout.strip()
+        for name in ("libasan.so", "libubsan.so", "libstdc++.so")
+    ]
+    environment = os.environ | {
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "SERFAST_SANITIZED_CUDA": "1",
+    }
+    files = [Path(__file__).with_name(f"test_{name}_cuda.py") for name in ("attention_pool", "blstm", "linear")]
+    kept = "emulated_cuda and not opcheck and not among_any_others and not dtype1"
+    # Outside of the sources, which would be imported instead of what is installed.
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "--capture=no", "-p", "no:cacheprovider", *files, "-k", kept]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[:3000] + result.stdout[-1000:]
+    assert " passed" in result.stdout

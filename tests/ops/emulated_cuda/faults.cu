@@ -1,0 +1,108 @@
+// Kernels with one fault each, and some without: what an emulated device must notice.
+//
+// Called with a kernel's name and a schedule. Prints the numbers that the kernel wrote, or what the device refused.
+
+#include <cuda_pipeline_primitives.h>
+#include <cuda_runtime.h>
+#include <mma.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <map>
+#include <string>
+
+constexpr int N_THREADS = 64;
+
+__global__ void reversed_kernel(bool waits, const float* numbers, float* result) {
+  __shared__ float shared[N_THREADS];
+  shared[threadIdx.x] = numbers[threadIdx.x];
+  if (waits) {
+    __syncthreads();
+  }
+  result[threadIdx.x] = shared[N_THREADS - 1 - threadIdx.x];
+}
+
+__global__ void copied_kernel(bool waits, const float* numbers, float* result) {
+  __shared__ float shared[N_THREADS];
+  __pipeline_memcpy_async(&shared[threadIdx.x], numbers + threadIdx.x, sizeof(float));
+  __pipeline_commit();
+  __pipeline_wait_prior(waits ? 0 : 1);
+  result[threadIdx.x] = shared[threadIdx.x];
+}
+
+__global__ void far_copied_kernel(const float* numbers) {
+  __shared__ float shared[N_THREADS];
+  __pipeline_memcpy_async(&shared[1], numbers, 16);
+}
+
+__global__ void left_kernel(float* result) {
+  if (threadIdx.x == 3) {
+    return;
+  }
+  result[threadIdx.x] = __shfl_xor_sync(0xFFFFFFFFu, 1.0f, 1);
+}
+
+__global__ void stuck_kernel(float* result) {
+  if (threadIdx.x == 0) {
+    __syncthreads();
+  }
+  result[threadIdx.x] = __shfl_sync(0xFFFFFFFFu, 1.0f, 0);
+  if (threadIdx.x > 0) {
+    __syncthreads();
+  }
+}
+
+__global__ void dynamic_kernel(float* result) {
+  extern __shared__ unsigned char shared[];
+  shared[threadIdx.x] = 1;
+  result[threadIdx.x] = shared[threadIdx.x];
+}
+
+__global__ void large_kernel(float* result) {
+  __shared__ float shared[13 * 1024];
+  result[threadIdx.x] = shared[threadIdx.x] = 1;
+}
+
+__global__ void square_kernel(const float* numbers) {
+  nvcuda::wmma::fragment<nvcuda::wmma::accumulator, 16, 16, 16, float> square;
+  nvcuda::wmma::fill_fragment(square, 1.0f);
+  nvcuda::wmma::store_matrix_sync(const_cast<float*>(numbers), square, 17, nvcuda::wmma::mem_row_major);
+}
+
+int main(int, char** arguments) {
+  const std::string name = arguments[1];
+  emulated_cuda_schedule(static_cast<unsigned>(std::atoi(arguments[2])));
+  alignas(32) float numbers[16 * 17];
+  float result[N_THREADS] = {};
+  for (int i = 0; i < 16 * 17; ++i) {
+    numbers[i] = static_cast<float>(i);
+  }
+  const cudaStream_t stream = nullptr;
+  const std::map<std::string, std::function<void()>> launches = {
+      {"reversed", [&] { reversed_kernel<<<1, N_THREADS, 0, stream>>>(true, numbers, result); }},
+      {"reversed without a barrier", [&] { reversed_kernel<<<1, N_THREADS, 0, stream>>>(false, numbers, result); }},
+      {"copied", [&] { copied_kernel<<<1, N_THREADS, 0, stream>>>(true, numbers, result); }},
+      {"copied without waiting", [&] { copied_kernel<<<1, N_THREADS, 0, stream>>>(false, numbers, result); }},
+      {"copied off a boundary", [&] { far_copied_kernel<<<1, N_THREADS, 0, stream>>>(numbers); }},
+      {"a lane left", [&] { left_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"stuck", [&] { stuck_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"no blocks", [&] { left_kernel<<<dim3(1, 0), N_THREADS, 0, stream>>>(result); }},
+      {"many blocks", [&] { left_kernel<<<dim3(1, 70000), N_THREADS, 0, stream>>>(result); }},
+      {"many threads", [&] { left_kernel<<<1, 2048, 0, stream>>>(result); }},
+      {"dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 48 * 1024, stream>>>(result); }},
+      {"much dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 49 * 1024, stream>>>(result); }},
+      {"much static memory", [&] { large_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"a square off a boundary", [&] { square_kernel<<<1, 32, 0, stream>>>(numbers); }},
+  };
+  try {
+    launches.at(name)();
+  } catch (const std::exception& error) {
+    std::printf("%s\n", error.what());
+    return 0;
+  }
+  for (const float number : result) {
+    std::printf("%g ", number);
+  }
+  return 0;
+}
