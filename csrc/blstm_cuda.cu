@@ -3,10 +3,12 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <type_traits>
 
+#include "blstm_cluster_kernel.cuh"
 #include "blstm_kernel.cuh"
 #include "tensors.h"
 
@@ -31,8 +33,52 @@ Tensor packed(const Tensor& recurrent, cudaStream_t stream) {
 }
 
 template <typename Kernel>
-void ask_for_shared_memory(Kernel kernel) {
-  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, SHARED_BYTES));
+void ask_for_shared_memory(Kernel kernel, int64_t n_bytes) {
+  STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(n_bytes)));
+}
+
+// Whether the current device runs clusters with n_bytes of shared memory in each block.
+bool has_clusters(int64_t n_bytes) {
+  int device = 0;
+  int major = 0;
+  int most_bytes = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return major >= 9 && n_bytes + static_cast<int64_t>(sizeof(BlstmBlock<CLUSTER_TILE>)) <= most_bytes;
+}
+
+// Whether clusters run a layer. Neither the batch nor the direction of the pass decides: both passes sum alike.
+bool takes_clusters(const Tensor& recurrent) {
+  const int n_blocks = cluster_blocks(recurrent.size(3));
+  return recurrent.scalar_type() == ScalarType::Float && n_blocks <= MOST_CLUSTER_BLOCKS &&
+         has_clusters(std::max(cluster_bytes(n_blocks), cluster_backward_bytes(n_blocks)));
+}
+
+template <typename Layer>
+void launch_clusters(
+    void (*kernel)(Layer, BlstmBatch),
+    const Layer& layer,
+    const BlstmBatch& batch,
+    int64_t n_bytes,
+    cudaStream_t stream) {
+  const unsigned n_blocks = cluster_blocks(layer.n_units);
+  const unsigned n_tiles = static_cast<unsigned>((batch.n_utterances + CLUSTER_TILE - 1) / CLUSTER_TILE);
+  cudaLaunchAttribute shape = {};
+  shape.id = cudaLaunchAttributeClusterDimension;
+  shape.val.clusterDim.x = n_blocks;
+  shape.val.clusterDim.y = 1;
+  shape.val.clusterDim.z = 1;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim =
+      dim3(n_tiles * n_blocks, static_cast<unsigned>(layer.n_directions), static_cast<unsigned>(batch.n_groups));
+  launch.blockDim = dim3(BLSTM_THREADS);
+  launch.dynamicSmemBytes = static_cast<size_t>(n_bytes);
+  launch.stream = stream;
+  launch.attrs = &shape;
+  launch.numAttrs = 1;
+  ask_for_shared_memory(kernel, n_bytes);
+  STD_CUDA_CHECK(cudaLaunchKernelEx(&launch, kernel, layer, batch));
 }
 
 // Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory. How many
@@ -85,18 +131,25 @@ std::tuple<Tensor, Tensor, Tensor> forward(
   Tensor hidden = torch::stable::new_empty(projected, {projected.size(0), n_directions * n_units});
   Tensor cell = torch::stable::new_empty(projected, {n_saved, n_directions * n_units});
   Tensor gates = torch::stable::new_empty(projected, {n_saved, projected.size(1)});
-  const Tensor matrices = packed<scalar_t>(recurrent, stream);
-  const BlstmForward<scalar_t> layer = {
+  BlstmForward<scalar_t> layer = {
       projected.const_data_ptr<scalar_t>(),
-      matrices.const_data_ptr<scalar_t>(),
+      recurrent.const_data_ptr<scalar_t>(),
       hidden.mutable_data_ptr<scalar_t>(),
       saves ? cell.mutable_data_ptr<scalar_t>() : nullptr,
       saves ? gates.mutable_data_ptr<scalar_t>() : nullptr,
       n_directions,
       n_units};
+  if constexpr (std::is_same_v<scalar_t, float>) {
+    if (takes_clusters(recurrent)) {
+      launch_clusters(blstm_cluster_kernel, layer, batch, cluster_bytes(cluster_blocks(n_units)), stream);
+      return {hidden, cell, gates};
+    }
+  }
+  const Tensor matrices = packed<scalar_t>(recurrent, stream);
+  layer.recurrent = matrices.const_data_ptr<scalar_t>();
   with_tile<scalar_t>(batch, n_directions, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
     const auto kernel = blstm_kernel<scalar_t, tile()>;
-    ask_for_shared_memory(kernel);
+    ask_for_shared_memory(kernel, SHARED_BYTES);
     kernel<<<grid, BLSTM_THREADS, n_bytes, stream>>>(layer, batch);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
@@ -131,18 +184,26 @@ Tensor backward(
   const int64_t n_units = recurrent.size(3);
   const cudaStream_t stream = current_stream(gates);
   Tensor grad_projected = torch::stable::new_empty(gates, gates.sizes());
-  const Tensor matrices = packed<scalar_t>(recurrent, stream);
-  const BlstmBackward<scalar_t> layer = {
+  BlstmBackward<scalar_t> layer = {
       grad_hidden.const_data_ptr<scalar_t>(),
-      matrices.const_data_ptr<scalar_t>() + recurrent.numel(),
+      recurrent.const_data_ptr<scalar_t>(),
       cell.const_data_ptr<scalar_t>(),
       gates.const_data_ptr<scalar_t>(),
       grad_projected.mutable_data_ptr<scalar_t>(),
       n_directions,
       n_units};
+  if constexpr (std::is_same_v<scalar_t, float>) {
+    if (takes_clusters(recurrent)) {
+      const int64_t n_bytes = cluster_backward_bytes(cluster_blocks(n_units));
+      launch_clusters(blstm_cluster_backward_kernel, layer, batch, n_bytes, stream);
+      return grad_projected;
+    }
+  }
+  const Tensor matrices = packed<scalar_t>(recurrent, stream);
+  layer.recurrent = matrices.const_data_ptr<scalar_t>() + recurrent.numel();
   with_tile<scalar_t>(batch, n_directions, n_units, [&](auto tile, dim3 grid, size_t n_bytes) {
     const auto kernel = blstm_backward_kernel<scalar_t, tile()>;
-    ask_for_shared_memory(kernel);
+    ask_for_shared_memory(kernel, SHARED_BYTES);
     kernel<<<grid, BLSTM_THREADS, n_bytes, stream>>>(layer, batch);
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });

@@ -1,4 +1,5 @@
-// blstm on CUDA (blstm.h has the equations): one block runs one direction of a tile of utterances through time.
+// blstm on any CUDA device (blstm.h has the equations): one block runs one direction of a tile of utterances through
+// time.
 //
 // The state stays in shared memory; the recurrent matrix is read from the cache at every step. A block of units in panel
 // order is one unit here. Each sum runs in one thread, in order: no other utterance and no tile changes it.
@@ -54,10 +55,10 @@ struct BlstmBlock {
   int64_t lengths[tile_utterances];
 
   // Called by every thread, before a barrier.
-  __device__ void fill(const BlstmBatch& batch) {
+  __device__ void fill(const BlstmBatch& batch, int64_t tile) {
     const int i = threadIdx.x;
     if (i < tile_utterances) {
-      const int64_t index = batch.find(static_cast<int64_t>(blockIdx.x) * tile_utterances + i, blockIdx.z);
+      const int64_t index = batch.find(tile * tile_utterances + i, blockIdx.z);
       const bool exists = index < batch.n_utterances;
       first_rows[i] = exists ? batch.first_rows[index] : 0;
       const int64_t n_left = batch.n_rows - first_rows[i];
@@ -110,7 +111,7 @@ __global__ void blstm_pack_kernel(
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     blstm_kernel(BlstmForward<scalar_t> layer, BlstmBatch batch) {
-  extern __shared__ unsigned char shared[];
+  extern __shared__ __align__(16) unsigned char shared[];
   const int n_units = static_cast<int>(layer.n_units);
   const int n_gates = N_GATES * n_units;
   const int64_t n_directions = layer.n_directions;
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
   scalar_t* cell = hidden + tile_utterances * n_units;
   scalar_t* gates = cell + tile_utterances * n_units;
   __shared__ BlstmBlock<tile_utterances> block;
-  block.fill(batch);
+  block.fill(batch, blockIdx.x);
   for (int i = threadIdx.x; i < 2 * tile_utterances * n_units; i += blockDim.x) {
     hidden[i] = scalar_t(0);
   }
@@ -201,7 +202,7 @@ __device__ void blstm_slopes(
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     blstm_backward_kernel(BlstmBackward<scalar_t> layer, BlstmBatch batch) {
-  extern __shared__ unsigned char shared[];
+  extern __shared__ __align__(16) unsigned char shared[];
   const int n_units = static_cast<int>(layer.n_units);
   const int n_gates = N_GATES * n_units;
   const int64_t n_directions = layer.n_directions;
@@ -211,7 +212,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
   scalar_t* grad_cell = grad_state + tile_utterances * n_units;
   scalar_t* slopes = grad_cell + tile_utterances * n_units;
   __shared__ BlstmBlock<tile_utterances> block;
-  block.fill(batch);
+  block.fill(batch, blockIdx.x);
   for (int i = threadIdx.x; i < BLSTM_STATE_NUMBERS * tile_utterances * n_units; i += blockDim.x) {
     grad_state[i] = scalar_t(0);
   }

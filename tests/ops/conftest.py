@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,10 +50,11 @@ def emulated_cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Operators on the CPU run the CUDA kernels. The result chooses the order in which their threads take turns."""
-    schedule = ctypes.CDLL(str(emulated_cuda_library)).emulated_cuda_schedule
-    schedule(0)
+def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
+    """Operators on the CPU run the CUDA kernels. The library's functions set the device's capability and schedule."""
+    library = ctypes.CDLL(str(emulated_cuda_library))
+    library.emulated_cuda_schedule(0)
+    library.emulated_cuda_capability(9)
     kernels = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     overrides = Library("serfast", "IMPL")
     with warnings.catch_warnings():
@@ -62,7 +63,7 @@ def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) 
             operator = getattr(torch.ops.serfast, name).default
             overrides.impl(name, functools.partial(operator.redispatch, kernels), "CPU")
     monkeypatch.setattr(sys.modules["serfast.ops.blstm"], "_n_lanes", lambda tensor: 1)  # CUDA's order of gates
-    yield schedule
+    yield library
     overrides._destroy()
 
 

@@ -63,7 +63,9 @@ def test_what_a_device_forbids_is_refused(program, name, refusal):
     assert output(program, name, 1).split(", got")[0] == refusal.split(", got")[0]
 
 
-def test_kernels_give_the_same_bits_in_every_order_of_their_threads(emulated_cuda, run):
+@pytest.mark.parametrize("capability", [8, 9])
+def test_kernels_give_the_same_bits_in_every_order_of_their_threads(emulated_cuda, run, capability):
+    emulated_cuda.emulated_cuda_capability(capability)
     torch.manual_seed(0)
     lengths, group = torch.tensor([40, 1, 99, 7]), torch.tensor([1, 0, 1, 0])
     n_rows = int(lengths.sum())
@@ -83,6 +85,6 @@ def test_kernels_give_the_same_bits_in_every_order_of_their_threads(emulated_cud
 
     expected = everything()
     for schedule in range(1, 6):
-        emulated_cuda(schedule)
+        emulated_cuda.emulated_cuda_schedule(schedule)
         for result, truth in zip(everything(), expected, strict=True):
             assert torch.equal(result, truth)

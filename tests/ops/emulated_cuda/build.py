@@ -16,15 +16,20 @@ SANITIZERS = [
 ]
 
 LAUNCH = re.compile(r"(\w+)(<[^;<>]*>)?\s*<<<(.*?)>>>\(", re.DOTALL)
-DYNAMIC_SHARED = re.compile(r"extern __shared__ unsigned char (\w+)\[\];")
+DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\((\d+)\) )?unsigned char (\w+)\[\];")
 SHARED = re.compile(r"__shared__ ([^;]+?) (\w+)((?:\[[^\]]*\])*);")
 
 
 def plain_cpp(source: str) -> str:
     """CUDA C++ without what only nvcc can read: launches and shared memory become calls of the emulated device."""
-    source = DYNAMIC_SHARED.sub(r"unsigned char* const \1 = emulated::dynamic_shared();", source)
+    source = DYNAMIC_SHARED.sub(_dynamic_shared, source)
     source = SHARED.sub(r"auto& \2 = emulated::shared<\1\3, __COUNTER__>();", source)
     return LAUNCH.sub(_launch, source)
+
+
+def _dynamic_shared(found: re.Match[str]) -> str:
+    alignment, name = found.groups()
+    return f"unsigned char* const {name} = emulated::dynamic_shared({alignment or 1});"
 
 
 def _launch(found: re.Match[str]) -> str:

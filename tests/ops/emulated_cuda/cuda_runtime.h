@@ -15,25 +15,64 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 
-#define threadIdx (emulated::device().current->index)
-#define blockIdx (emulated::device().current->block->index)
-#define blockDim (emulated::device().block)
-#define gridDim (emulated::device().grid)
-
 using cudaStream_t = const void*;
 enum cudaError_t { cudaSuccess };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
+
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
+  } val;
+};
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
 
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, int64_t n_bytes) {
-  if (static_cast<size_t>(n_bytes) > emulated::SHARED_BYTES) {
-    throw std::runtime_error("a kernel must ask for at most 227 KB of shared memory, got " + std::to_string(n_bytes));
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, int n_bytes) {
+  const size_t at_most = emulated::device().most_shared_bytes();
+  if (static_cast<size_t>(n_bytes) > at_most) {
+    throw std::runtime_error(
+        "a kernel must ask for at most " + std::to_string(at_most) + " bytes of shared memory, got " +
+        std::to_string(n_bytes));
   }
   emulated::device().asked_shared_bytes[emulated::address(kernel)] = n_bytes;
   return cudaSuccess;
 }
 
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }  // an emulated launch throws by itself
+
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const emulated::Device& device = emulated::device();
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? device.capability : int(device.most_shared_bytes());
+  return cudaSuccess;
+}
+
+template <typename... parameters_t, typename... arguments_t>
+cudaError_t cudaLaunchKernelEx(
+    const cudaLaunchConfig_t* config, void (*kernel)(parameters_t...), arguments_t&&... arguments) {
+  const auto& shape = config->attrs[0].val.clusterDim;
+  const unsigned cluster = config->numAttrs == 0 ? 1 : shape.x * shape.y * shape.z;
+  const emulated::Launch launch = {config->gridDim, config->blockDim, config->dynamicSmemBytes, cluster};
+  launch.check(emulated::asked_shared_bytes(kernel));
+  launch.run([&] { kernel(arguments...); });
+  return cudaSuccess;
+}
 
 inline void __syncthreads() { emulated::wait_for(*emulated::device().current->block); }
 inline void __syncwarp() { emulated::wait_for_warp(0xFFFFFFFFu); }

@@ -28,16 +28,17 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the thread that runs
+
 namespace emulated {
 
 constexpr int WARP_THREADS = 32;
 constexpr size_t STACK_BYTES = 256 * 1024;
 constexpr size_t STATIC_SHARED_BYTES = 48 * 1024;  // and of dynamic shared memory, unless a kernel asks for more
-constexpr size_t SHARED_BYTES = 227 * 1024;        // of a block on sm_90
+constexpr unsigned MOST_CLUSTER_BLOCKS = 8;
 constexpr unsigned MOST_THREADS = 1024;
-constexpr unsigned MOST_BLOCKS = 65535;   // along y and z
-constexpr size_t DYNAMIC_ALIGNMENT = 16;  // of dynamic shared memory
-constexpr unsigned char POISON = 0xFF;    // NaN in every type
+constexpr unsigned MOST_BLOCKS = 65535;  // along y and z
+constexpr unsigned char POISON = 0xFF;   // NaN in every type
 
 // Where a fiber, or the scheduler, goes on. The compiler's own jumps take no system call, and no sanitizer looks at them.
 using Place = void* [5];
@@ -77,7 +78,7 @@ class Memory {
     start_.reset(static_cast<unsigned char*>(start));
   }
 
-  unsigned char* begin() const { return start_.get() + alignment_; }
+  unsigned char* begin() const { return start_ ? start_.get() + alignment_ : nullptr; }
 
  private:
   size_t alignment_ = 0;
@@ -87,7 +88,7 @@ class Memory {
 struct Block : Team {
   dim3 index;
   std::map<int, Memory> shared;
-  Memory dynamic_shared;
+  Memory dynamic_shared;  // once the kernel has named its alignment
   size_t n_shared_bytes = 0;
   std::vector<Warp> warps;
 };
@@ -116,13 +117,16 @@ struct Thread {
 
 struct Device {
   Thread* current = nullptr;
-  dim3 grid, block;
   Place scheduler;
   std::function<void()> kernel;
   std::string error;
   std::vector<void*> stacks;
   std::map<const void*, size_t> asked_shared_bytes;
+  size_t n_dynamic_bytes = 0;
   unsigned schedule = 0;
+  int capability = 9;  // sm_90, or sm_80 with 8
+
+  size_t most_shared_bytes() const { return (capability >= 9 ? 227 : 163) * 1024; }
 };
 
 inline Device& device() {
@@ -197,7 +201,13 @@ shared_t& shared() {
   return *reinterpret_cast<shared_t*>(found->second.begin());
 }
 
-inline unsigned char* dynamic_shared() { return device().current->block->dynamic_shared.begin(); }
+inline unsigned char* dynamic_shared(size_t alignment) {
+  Block& block = *device().current->block;
+  if (block.dynamic_shared.begin() == nullptr) {
+    block.dynamic_shared = Memory(device().n_dynamic_bytes, alignment);
+  }
+  return block.dynamic_shared.begin();
+}
 
 inline void run_thread() {
   device().kernel();
@@ -231,6 +241,8 @@ inline void run_thread() {
 
 EMULATED_JUMP inline void resume(Thread& thread, size_t place) {
   device().current = &thread;
+  threadIdx = thread.index;
+  blockIdx = thread.block->index;
   if (__builtin_setjmp(device().scheduler) == 0) {
     thread.is_started ? go_on(thread) : start(thread, place);
   }
@@ -249,26 +261,28 @@ inline std::vector<size_t> order_of(size_t n, std::mt19937& random) {
   return order;
 }
 
-inline void run_cluster(std::vector<Thread>& threads, std::mt19937& random) {
-  const std::vector<size_t> warps = order_of((threads.size() + WARP_THREADS - 1) / WARP_THREADS, random);
-  const std::vector<size_t> lanes = order_of(WARP_THREADS, random);
-  for (bool is_moving = true; is_moving;) {
-    is_moving = false;
-    for (const size_t warp : warps) {
-      for (bool is_warp_moving = true; is_warp_moving;) {
-        is_warp_moving = false;
-        for (const size_t lane : lanes) {
-          const size_t place = warp * WARP_THREADS + lane;
-          if (place < threads.size() && threads[place].can_run()) {
-            resume(threads[place], place);
-            if (!device().error.empty()) {
-              throw std::runtime_error(device().error);
-            }
-            is_warp_moving = is_moving = true;
-          }
-        }
+// Lets every lane of a warp run until it waits. Whether one of them could.
+inline bool run_warp(std::vector<Thread>& threads, size_t warp, const std::vector<size_t>& lanes) {
+  bool is_moving = false;
+  for (const size_t lane : lanes) {
+    Thread& thread = threads[warp * WARP_THREADS + lane];
+    if (thread.can_run()) {
+      resume(thread, warp * WARP_THREADS + lane);
+      if (!device().error.empty()) {
+        throw std::runtime_error(device().error);
       }
+      is_moving = true;
     }
+  }
+  return is_moving;
+}
+
+// The first warp in the order that can run always does: it gets as far ahead of the others as barriers allow.
+inline void run_cluster(std::vector<Thread>& threads, std::mt19937& random) {
+  const std::vector<size_t> warps = order_of(threads.size() / WARP_THREADS, random);
+  const std::vector<size_t> lanes = order_of(WARP_THREADS, random);
+  const auto run_one = [&](size_t warp) { return run_warp(threads, warp, lanes); };
+  while (std::any_of(warps.begin(), warps.end(), run_one)) {
   }
   if (!std::all_of(threads.begin(), threads.end(), [](const Thread& thread) { return thread.is_done; })) {
     throw std::runtime_error("threads wait at a barrier that the others never reach");
@@ -296,13 +310,16 @@ struct Launch {
     demand(block.x % WARP_THREADS == 0, "an emulated block must be whole warps", block.x);
     demand(n_bytes <= n_asked_bytes, "a kernel must ask for its dynamic shared memory", n_bytes);
     demand(grid.x % cluster == 0, "a grid must be whole clusters", grid.x);
+    demand(cluster <= MOST_CLUSTER_BLOCKS, "a cluster must have at most 8 blocks", cluster);
+    demand(cluster == 1 || device().capability >= 9, "clusters must run on sm_90", device().capability * 10);
   }
 
   void run(const std::function<void()>& kernel) const {
     Device& all = device();
-    all.grid = grid;
-    all.block = block;
+    gridDim = grid;
+    blockDim = block;
     all.kernel = kernel;
+    all.n_dynamic_bytes = n_bytes;
     all.error.clear();
     std::mt19937 random(all.schedule);
     const size_t n_clusters = static_cast<size_t>(grid.x) * grid.y * grid.z / cluster;
@@ -316,7 +333,6 @@ struct Launch {
         member.index = {
             static_cast<unsigned>(place % grid.x), static_cast<unsigned>(place / grid.x % grid.y),
             static_cast<unsigned>(place / grid.x / grid.y)};
-        member.dynamic_shared = Memory(n_bytes, DYNAMIC_ALIGNMENT);
         member.n_alive = block.x;
         member.warps.resize(block.x / WARP_THREADS);
         own.n_alive += block.x;
@@ -364,4 +380,8 @@ auto launch(const Kernel& kernel, dim3 grid, dim3 block, size_t n_bytes, const v
 
 extern "C" __attribute__((used)) inline void emulated_cuda_schedule(unsigned schedule) {
   emulated::device().schedule = schedule;
+}
+
+extern "C" __attribute__((used)) inline void emulated_cuda_capability(int capability) {
+  emulated::device().capability = capability;
 }
