@@ -34,6 +34,18 @@ int64_t n_scratch(int64_t n_units, int64_t n_utterances) {
   return 3 * n_utterances * padded_units_of<scalar_t>(n_units);
 }
 
+// Asks for the projected numbers that an utterance needs next: those of the next block, or of the next step.
+template <typename scalar_t>
+SERFAST_INLINE void fetch_next(
+    const BlstmForward<scalar_t>& layer, const BlstmTile& tile, int64_t utterance, int64_t step, int64_t block) {
+  constexpr int n_numbers = N_GATES * Pack<scalar_t>::n_lanes;
+  const int64_t n_blocks = n_blocks_of<scalar_t>(layer.n_units);
+  const bool is_last = block + 1 == n_blocks;
+  const int64_t row = tile.row(utterance, step + (is_last && step + 1 < tile.lengths[utterance]));
+  const int64_t place = (row * layer.n_directions + tile.direction) * n_blocks + (is_last ? 0 : block + 1);
+  prefetch<n_numbers>(layer.projected + place * n_numbers);
+}
+
 // One block of units of n_rows utterances at one step: gates, cell, hidden.
 template <typename scalar_t, int n_rows>
 SERFAST_INLINE void forward_block(
@@ -56,6 +68,14 @@ SERFAST_INLINE void forward_block(
     rows[i] = tile.row(first_utterance + i, step) * layer.n_directions + tile.direction;
     for (int gate = 0; gate < N_GATES; ++gate) {
       gates[i][gate] = load(layer.projected + ((rows[i] * n_blocks + block) * N_GATES + gate) * n_lanes);
+    }
+  }
+  for (int i = 0; i < n_rows; ++i) {
+    fetch_next(layer, tile, first_utterance + i, step, block);
+    prefetch_to_write<n_lanes>(layer.hidden + rows[i] * layer.n_units + block * n_lanes);
+    if (layer.gates != nullptr) {
+      prefetch_to_write<N_GATES * n_lanes>(layer.gates + (rows[i] * n_blocks + block) * N_GATES * n_lanes);
+      prefetch_to_write<n_lanes>(layer.cell + (rows[i] * n_blocks + block) * n_lanes);
     }
   }
   if (step > 0) {
@@ -110,7 +130,11 @@ SERFAST_INLINE void backward_block(
   Pack<scalar_t> memory_before = broadcast(scalar_t(0));
   if (step > 0) {
     const int64_t row_before = tile.row(utterance, step - 1) * layer.n_directions + tile.direction;
-    memory_before = load(layer.cell + (row_before * n_blocks + block) * n_lanes);
+    const int64_t place_before = row_before * n_blocks + block;
+    memory_before = load(layer.cell + place_before * n_lanes);
+    prefetch<N_GATES * n_lanes>(layer.gates + place_before * N_GATES * n_lanes);
+    prefetch<n_lanes>(layer.grad_hidden + row_before * layer.n_units + block * n_lanes);
+    prefetch_to_write<N_GATES * n_lanes>(layer.grad_projected + place_before * N_GATES * n_lanes);
   }
   const Pack<scalar_t> from_above =
       load_first(layer.grad_hidden + row * layer.n_units + block * n_lanes, layer.n_units - block * n_lanes);

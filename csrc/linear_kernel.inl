@@ -39,6 +39,7 @@ SERFAST_INLINE void multiply_tile(
   Pack<scalar_t> sums[n_rows][PANEL_PACKS];
   for (int row = 0; row < n_rows; ++row) {
     rows[row] = inputs.rows + (first_row + row) * inputs.n_in;
+    prefetch_to_write<PANEL_PACKS * n_lanes>(outputs + (first_row + row) * inputs.n_out + first_out);
     for (int pack = 0; pack < PANEL_PACKS; ++pack) {
       sums[row][pack] = broadcast(scalar_t(0));
       if (inputs.bias != nullptr && pack * n_lanes < n_left) {

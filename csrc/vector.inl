@@ -70,6 +70,14 @@ SERFAST_INLINE void prefetch(const scalar_t* numbers) {
   }
 }
 
+// Asks for the lines that n numbers will be written to: a store then need not fetch them first.
+template <int n, typename scalar_t>
+SERFAST_INLINE void prefetch_to_write(scalar_t* numbers) {
+  for (int i = 0; i < n; i += PACK_BYTES / static_cast<int>(sizeof(scalar_t))) {
+    __builtin_prefetch(numbers + i, 1);
+  }
+}
+
 // The first n lanes from memory, the others zero.
 template <typename scalar_t>
 SERFAST_INLINE Pack<scalar_t> load_first(const scalar_t* lanes, int64_t n) {
