@@ -65,7 +65,9 @@ def blstm(
             leading group axis when ``group`` is given.
         group: which weights each utterance uses, shape (batch,), int64, on the CPU, or a ``Groups``. All groups run
             side by side; each change of group along the batch costs a matrix product of its own.
-        precision: of the products on CUDA: "high" (TF32 grade) or "highest" (float32). The CPU always uses float32.
+        precision: of the input's product in training on CUDA: "high" leaves it to torch, which may take TF32 if
+            ``torch.backends.cuda.matmul`` allows it, "highest" is float32. Everything else is float32, but for the
+            products of the backward pass, which are torch's.
 
     Returns:
         Hidden vectors, forward half then reverse half: (row, 2 * unit) packed, or (batch, time, 2 * unit) padded and
@@ -94,10 +96,10 @@ def blstm(
     utterances = Lengths.of(lengths, features)
     groups = None if group is None else Groups.of(group, len(utterances.lengths), n_groups, features.device)
     if utterances.n_frames is None:
-        return _packed(features, utterances, weights, suffixes, groups)
+        return _packed(features, utterances, weights, suffixes, groups, precision)
     is_frame = torch.arange(utterances.n_frames, device=features.device) < utterances.on_device[:, None]
     packed = Lengths.packed(utterances.lengths, device=features.device)
-    hidden = _packed(features[is_frame], packed, weights, suffixes, groups)
+    hidden = _packed(features[is_frame], packed, weights, suffixes, groups, precision)
     padded = hidden.new_zeros(*is_frame.shape, hidden.shape[1])
     return padded.masked_scatter(is_frame[..., None], hidden)
 
@@ -108,6 +110,7 @@ def _packed(
     weights: Mapping[str, Tensor],
     suffixes: Sequence[str],
     groups: Groups | None,
+    precision: str,
 ) -> Tensor:
     n_lanes = _n_lanes(features)
     matrices, biases, states = [], [], []
@@ -120,9 +123,11 @@ def _packed(
         states.append(weights[f"weight_hh_l0{suffix}"])
     matrix, bias, recurrent = torch.cat(matrices, -2), torch.cat(biases, -1), torch.stack(states, -3)
     saves = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (features, matrix, bias, recurrent))
+    # Evaluation needs linear's order of summation; training on CUDA takes the vendor's product, which is faster there.
+    takes_vendors = saves and features.device.type == "cuda" and precision == "high"
     hidden: Tensor
     hidden, _, _ = torch.ops.serfast.blstm_recurrence(
-        _projected(features, matrix, bias, utterances, groups, saves=saves),
+        _projected(features, matrix, bias, utterances, groups, fixed_order=not takes_vendors),
         recurrent.unsqueeze(0) if groups is None else recurrent,
         utterances.first_rows,
         utterances.on_device,
@@ -135,15 +140,13 @@ def _packed(
 
 
 def _projected(
-    features: Tensor, matrix: Tensor, bias: Tensor, utterances: Lengths, groups: Groups | None, *, saves: bool
+    features: Tensor, matrix: Tensor, bias: Tensor, utterances: Lengths, groups: Groups | None, *, fixed_order: bool
 ) -> Tensor:
     """W x + b of every row, (row, direction * block * gate * lane)."""
-    # Evaluation needs linear's order of summation; training on CUDA takes the vendor's product, which is faster there.
-    trains_on_cuda = saves and features.device.type == "cuda"
     if groups is not None:
         counts = utterances.lengths
-        return grouped_linear(features, matrix, groups.groups, counts, bias=bias, fixed_order=not trains_on_cuda)
-    return torch.addmm(bias, features, matrix.T) if trains_on_cuda else linear(features, matrix, bias)
+        return grouped_linear(features, matrix, groups.groups, counts, bias=bias, fixed_order=fixed_order)
+    return linear(features, matrix, bias) if fixed_order else torch.addmm(bias, features, matrix.T)
 
 
 def _n_lanes(tensor: Tensor) -> int:

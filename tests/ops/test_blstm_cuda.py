@@ -100,6 +100,16 @@ def test_the_recurrence_gives_an_utterance_the_same_bits_in_any_batch(device, ke
 
 
 @pytest.mark.cuda
+def test_the_highest_precision_in_training_is_not_touched_by_torchs_tf32(cuda):
+    rows, weights = example(128)
+    rows, weights = rows.to(cuda), {name: weight.to(cuda).requires_grad_() for name, weight in weights.items()}
+    lengths = torch.tensor(LENGTHS)
+    plain = blstm(rows, lengths, weights, precision="highest")
+    torch.backends.cuda.matmul.allow_tf32 = True  # put back by full_precision_products
+    assert torch.equal(blstm(rows, lengths, weights, precision="highest"), plain)
+
+
+@pytest.mark.cuda
 def test_a_captured_graph_replays_with_other_lengths(cuda):
     _, weights = example(64)
     weights = {name: weight.to(cuda) for name, weight in weights.items()}
