@@ -1,22 +1,30 @@
-"""What tests share: the real corpus, a small store of made-up features, and a cache that is thrown away."""
+"""What tests share: the real corpus, made-up features and results, devices, and a cache that is thrown away."""
 
+import ctypes
+import functools
 import os
+import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.library import Library
 
 from serfast.corpora import Corpus, Utterance
 from serfast.evaluation import FoldResult, Result, UtterancePrediction
 from serfast.evaluation.results import score_predictions
 from serfast.features import FeatureOptions, FeatureStore, StoreWriter, feature_names
+from serfast.ops import has_cuda_kernels
 
 # Tests of accuracy share the signals of the benchmarks. Last, so that the installed serfast goes before the sources.
 sys.path.append(str(Path(__file__).parents[1]))
 
 EMOTIONS = ("anger", "neutral", "sadness")
+OPERATORS = ["attention_pool", "attention_pool_backward", "blstm_recurrence", "blstm_recurrence_backward", "linear"]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -40,6 +48,54 @@ def emodb_root() -> Path:
 def processes() -> None:
     if not os.environ.get("SERFAST_PROCESS_TESTS"):
         pytest.skip("starts and stops processes, and waits for them: set SERFAST_PROCESS_TESTS=1")
+
+
+@pytest.fixture
+def cuda() -> torch.device:
+    """A CUDA device that the kernels were built for."""
+    if not (torch.cuda.is_available() and has_cuda_kernels()) and os.environ.get("SERFAST_REQUIRE_CUDA") != "1":
+        pytest.skip("needs a CUDA device and serfast._C_cuda")
+    return torch.device("cuda")
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.cuda), "emulated_cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """A CUDA device, or the CPU with operators that run the source of the CUDA kernels on an emulated device."""
+    request.getfixturevalue(request.param)
+    return torch.device("cuda" if request.param == "cuda" else "cpu")
+
+
+@pytest.fixture(scope="session")
+def emulated_cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The CUDA kernels, built for the emulated device and registered for CUDA tensors."""
+    if has_cuda_kernels():
+        pytest.skip("the CUDA kernels themselves are there")
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    from tests.emulated_cuda.build import build_kernels
+
+    sanitized = os.environ.get("SERFAST_SANITIZED_CUDA") == "1"
+    library = build_kernels(tmp_path_factory.mktemp("emulated_cuda"), sanitized=sanitized)
+    torch.ops.load_library(library)
+    return library
+
+
+@pytest.fixture
+def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
+    """Operators on the CPU run the CUDA kernels. The library's functions set the device's capability and schedule."""
+    library = ctypes.CDLL(str(emulated_cuda_library))
+    library.emulated_cuda_schedule(0)
+    library.emulated_cuda_capability(9)
+    kernels = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    overrides = Library("serfast", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the CPU's kernels are overridden
+        for name in OPERATORS:
+            operator = getattr(torch.ops.serfast, name).default
+            overrides.impl(name, functools.partial(operator.redispatch, kernels), "CPU")
+    monkeypatch.setattr(sys.modules["serfast.ops.blstm"], "_n_lanes", lambda tensor: 1)  # CUDA's order of gates
+    yield library
+    overrides._destroy()
 
 
 @pytest.fixture

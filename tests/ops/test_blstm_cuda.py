@@ -81,6 +81,34 @@ def test_groups_and_single_directions_equal_the_reference(device, kernels, suffi
         assert (result.cpu().double() - truth).norm() <= (5e-6 if place == 0 else 5e-5) * truth.norm()
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_inputs_and_weights_of_any_scale_are_in_tolerance(device, kernels, scale: float):
+    rows, weights = example(33)
+    weights = {name: weight * scale if "weight_ih" in name else weight for name, weight in weights.items()}
+    found = results(blstm, (rows / scale).to(device), {name: weight.to(device) for name, weight in weights.items()})
+    double = {name: weight.double() for name, weight in weights.items()}
+    for result, truth in zip(found, results(reference.blstm, (rows / scale).double(), double), strict=True):
+        assert (result.cpu().double() - truth).norm() <= 5e-5 * truth.norm()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("counts", [[50, 0, 3, 2], [0, 0, 0, 0], [1, 50, 7, 30]])
+def test_rows_of_no_utterance_and_utterances_without_rows_change_nothing(device, kernels, counts: list[int]):
+    recurrent = torch.randn(1, 2, 4 * 40, 40, generator=torch.Generator().manual_seed(0)).to(device)
+    projected = torch.randn(200, 8 * 40, device=device)
+    first_rows = torch.tensor([0, 50, 100, 150], device=device)
+
+    def run(places: Tensor) -> Tensor:
+        lengths = torch.tensor(counts, device=device)[places]
+        arguments = (first_rows[places], lengths, None, None, 0, False)
+        return torch.ops.serfast.blstm_recurrence(projected, recurrent, *arguments)[0]
+
+    together = run(torch.arange(4, device=device))
+    for place, count in enumerate(counts):
+        rows = slice(50 * place, 50 * place + count)
+        assert torch.equal(together[rows], run(torch.tensor([place], device=device))[rows])
+
+
 @torch.no_grad()
 def test_the_recurrence_gives_an_utterance_the_same_bits_in_any_batch(device, kernels):
     rows, weights = example(128)

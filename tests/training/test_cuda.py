@@ -1,5 +1,4 @@
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from serfast import FeatureStore, ModelOptions, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
-from serfast.ops import has_cuda_kernels
-from serfast.training import TrainedModel, train_model, train_side_by_side
+from serfast.training import train_side_by_side
 from serfast.training.batches import StepInputs, load_batch
 from serfast.training.captured_step import CapturedSteps, CudaGraphs, Graphs
 from serfast.training.classification import ClassificationTask, new_task
@@ -22,13 +20,7 @@ from serfast.training.joint_steps import CapturedJointSteps
 from serfast.training.loading import BatchLoader, HeldRows, ReadAhead
 from serfast.training.loop import EpochRecord, captured, make_steps, training_steps
 
-pytestmark = [
-    pytest.mark.cuda,
-    pytest.mark.skipif(
-        not (torch.cuda.is_available() and has_cuda_kernels()) and os.environ.get("SERFAST_REQUIRE_CUDA") != "1",
-        reason="needs a CUDA device and serfast._C_cuda",
-    ),
-]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("cuda")]
 
 CUDA = torch.device("cuda")
 MODEL = ModelOptions(n_units=16, pooling="eq8", pooling_dropout=0.3)
@@ -164,73 +156,3 @@ def test_no_joint_step_waits_for_the_device(tiny_store: FeatureStore, tmp_path: 
     options = dataclasses.replace(OPTIONS, n_epochs=6, patience=6, batch_size=64)  # an epoch is one step
     train_side_by_side(tiny_store, folds, MODEL, options, folders=folders, device=CUDA, on_epochs=[ignore, ignore])
     assert n_steps == 6
-
-
-def train_on(device: torch.device, store: FeatureStore, folder: Path, **changes: object) -> list[TrainedModel]:
-    """Two folds, each alone: whole models, then heads on their encoders."""
-    trained, options = [], dataclasses.replace(OPTIONS, **changes)
-    for fold in leave_one_speaker_out(store.corpus)[:2]:
-        folders = [folder / f"{name}-{fold.name}" for name in ("joint", "greedy")]
-        for place in folders:
-            place.mkdir(parents=True)
-        whole = train_model(store, fold, MODEL, options, folder=folders[0], device=device)
-        greedy = dataclasses.replace(options, scheme="greedy")
-        head = train_model(store, fold, MODEL, greedy, folder=folders[1], device=device, base=whole.model)
-        trained += [whole, head]
-    return trained
-
-
-def assert_alike(one: TrainedModel, other: TrainedModel) -> None:
-    for expected, found in zip(one.history, other.history, strict=True):
-        assert found.loss == pytest.approx(expected.loss, abs=1e-3)
-        assert found.validation_loss == pytest.approx(expected.validation_loss, abs=1e-3)
-
-
-def test_a_gpu_trains_what_the_cpu_trains(tiny_store: FeatureStore, tmp_path: Path):
-    expected = train_on(torch.device("cpu"), tiny_store, tmp_path / "cpu")
-    found = train_on(CUDA, tiny_store, tmp_path / "cuda")
-    for one, other in zip(expected, found, strict=True):
-        assert_alike(one, other)
-
-
-def test_a_gpu_goes_on_where_it_stopped(tiny_store: FeatureStore, tmp_path: Path):
-    class StopError(Exception):
-        pass
-
-    def stop(record: object) -> None:
-        raise StopError
-
-    fold = leave_one_speaker_out(tiny_store.corpus)[0]
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-
-    def train(name: str, on_epoch: Callable[[object], None]) -> TrainedModel:
-        folder = tmp_path / name
-        return train_model(tiny_store, fold, MODEL, OPTIONS, folder=folder, device=CUDA, on_epoch=on_epoch)
-
-    with pytest.raises(StopError):
-        train("parts", stop)
-    assert_alike(train("whole", ignore), train("parts", ignore))
-
-
-def test_folds_side_by_side_are_those_alone(tiny_store: FeatureStore, tmp_path: Path):
-    alone = train_on(CUDA, tiny_store, tmp_path, **RANDOM, n_epochs=4)
-    for place, scheme in enumerate(("joint", "greedy")):
-        folders = [tmp_path / f"{scheme}-{number}" for number in range(2)]
-        for folder in folders:
-            folder.mkdir()
-        together = train_side_by_side(
-            tiny_store,
-            leave_one_speaker_out(tiny_store.corpus)[:2],
-            MODEL,
-            dataclasses.replace(OPTIONS, **RANDOM, scheme=scheme, n_epochs=4),
-            folders=folders,
-            device=CUDA,
-            on_epochs=[ignore, ignore],
-            bases=None if place == 0 else [whole.model for whole in alone[::2]],
-        )
-        for one, other in zip(alone[place::2], together, strict=True):
-            assert_alike(one, other)
-            weights = other.model.state_dict()
-            for name, expected in one.model.state_dict().items():
-                np.testing.assert_allclose(weights[name].cpu(), expected.cpu(), atol=1e-4, err_msg=name)

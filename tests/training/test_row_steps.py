@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from serfast import FeatureStore, TrainingOptions
 from serfast.corpora.folds import leave_one_speaker_out
 from serfast.features import ColumnSource, FeatureOptions, SegmentSource, feature_names
 from serfast.models import SegmentNetwork, StackedAutoencoder
-from serfast.ops import has_cuda_kernels
 from serfast.training import EpochRecord
 from serfast.training.autoencoding import LayerTask
 from serfast.training.batches import NO_EMOTION
@@ -119,16 +117,15 @@ def test_rows_without_a_label_count_for_nothing(
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(
-    not (torch.cuda.is_available() and has_cuda_kernels()) and os.environ.get("SERFAST_REQUIRE_CUDA") != "1",
-    reason="needs a CUDA device and serfast._C_cuda",
-)
 @pytest.mark.parametrize("make_tasks", [segment_tasks, layer_tasks])
 def test_a_gpu_trains_what_the_cpu_trains(
-    store: FeatureStore, tmp_path: Path, make_tasks: Callable[[FeatureStore, torch.device], list[RowTask]]
+    cuda: torch.device,
+    store: FeatureStore,
+    tmp_path: Path,
+    make_tasks: Callable[[FeatureStore, torch.device], list[RowTask]],
 ):
     ignore: list[Callable[[EpochRecord], None]] = [lambda record: None] * N_FOLDS
-    names, cuda = [str(place) for place in range(N_FOLDS)], torch.device("cuda")
+    names = [str(place) for place in range(N_FOLDS)]
     on_cpu, alone, together = make_tasks(store, CPU), make_tasks(store, cuda), make_tasks(store, cuda)
     ways = [
         (on_cpu, run_in_turn(on_cpu, in_folders(tmp_path / "cpu"), on_epochs=ignore)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch.utils.cpp_extension import include_paths, library_paths
 
 HERE = Path(__file__).parent
-SOURCES = HERE.parents[2] / "csrc"
+SOURCES = HERE.parents[1] / "csrc"
 TARGET_TORCH = "0x020b000000000000"  # as in setup.py
 FLAGS = ["-std=c++20", "-fPIC", "-w", "-U_FORTIFY_SOURCE", "-ffp-contract=off"]
 SANITIZERS = [
