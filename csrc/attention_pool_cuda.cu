@@ -13,17 +13,6 @@
 namespace serfast {
 namespace {
 
-// A dense tensor that starts on a 16-byte boundary: a copy where it does not, so that its rows are read alike.
-Tensor on_boundary(const Tensor& tensor) {
-  const Tensor whole = dense(tensor);
-  const bool is_aligned = reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % LOAD_BYTES == 0;
-  return is_aligned ? whole : torch::stable::clone(whole);
-}
-
-std::optional<Tensor> on_boundary(const std::optional<Tensor>& tensor) {
-  return tensor ? std::optional<Tensor>(on_boundary(*tensor)) : std::nullopt;
-}
-
 // Calls launch(octets of a lane, score, dropout, aligned) with integral constants. The row's width alone decides on the
 // first and the last: they change the order of sums.
 template <typename Launch>

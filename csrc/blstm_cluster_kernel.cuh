@@ -25,14 +25,6 @@ constexpr int CLUSTER_UNITS = 32;
 constexpr int MOST_CLUSTER_BLOCKS = 8;
 // Utterances of a cluster, and parts of the inner numbers: both are the warps of a block.
 constexpr int CLUSTER_TILE = BLSTM_THREADS / CLUSTER_UNITS;
-// Inner numbers that are loaded at once.
-constexpr int FOUR = 4;
-
-// Numbers of one unit's gates, or neighbouring ones, loaded at once.
-struct alignas(FOUR * sizeof(float)) FourNumbers {
-  float number[FOUR];
-};
-
 // Blocks that a layer of n_units needs.
 inline int cluster_blocks(int64_t n_units) {
   int n_blocks = 1;
@@ -85,7 +77,7 @@ struct ClusterPlace {
 // (unit, own unit before, gate).
 template <bool is_backward>
 __device__ void load_slice(
-    const float* __restrict__ recurrent, int64_t n_units, const ClusterPlace& place, FourNumbers* slice) {
+    const float* __restrict__ recurrent, int64_t n_units, const ClusterPlace& place, FourNumbers<float>* slice) {
   const float* matrix = recurrent + place.matrix * N_GATES * n_units * n_units;
   const int n_numbers = N_GATES * CLUSTER_UNITS * place.n_padded;
   for (int i = threadIdx.x; i < n_numbers; i += BLSTM_THREADS) {
@@ -112,8 +104,8 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
   const ClusterPlace place(n_blocks, static_cast<int>(cluster.block_rank()), layer.n_directions);
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const int n_state = CLUSTER_TILE * place.n_padded;
-  FourNumbers* slice = reinterpret_cast<FourNumbers*>(shared);
-  FourNumbers* parts = slice + place.n_padded * CLUSTER_UNITS;
+  FourNumbers<float>* slice = reinterpret_cast<FourNumbers<float>*>(shared);
+  FourNumbers<float>* parts = slice + place.n_padded * CLUSTER_UNITS;
   float* states = reinterpret_cast<float*>(parts + CLUSTER_TILE * CLUSTER_TILE * CLUSTER_UNITS);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   block.fill(batch, blockIdx.x / n_blocks);
@@ -129,21 +121,21 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
     const bool exists = is_frame && place.unit < layer.n_units;
     const int64_t row = block.row(place.warp, step, is_reverse);
     const int64_t at = (row * layer.n_directions + blockIdx.y) * layer.n_units + place.unit;
-    FourNumbers gates = {};
-    for (int gate = 0; exists && gate < N_GATES; ++gate) {  // on its way while the product runs
-      gates.number[gate] = layer.projected[N_GATES * at + gate];
+    FourNumbers<float> gates = {};  // on its way while the product runs
+    if (exists) {
+      gates = FourNumbers<float>::load(layer.projected, at);
     }
     const float* state = states + step % 2 * n_state + place.warp * place.n_part();
-    const FourNumbers* matrix = slice + place.warp * place.n_part() * CLUSTER_UNITS + place.lane;
-    FourNumbers sums[CLUSTER_TILE] = {};
-    for (int before = 0; before < place.n_part(); before += FOUR) {
-      FourNumbers factors[FOUR];
-      for (int k = 0; k < FOUR; ++k) {
+    const FourNumbers<float>* matrix = slice + place.warp * place.n_part() * CLUSTER_UNITS + place.lane;
+    FourNumbers<float> sums[CLUSTER_TILE] = {};
+    for (int before = 0; before < place.n_part(); before += N_GATES) {
+      FourNumbers<float> factors[N_GATES];
+      for (int k = 0; k < N_GATES; ++k) {
         factors[k] = matrix[(before + k) * CLUSTER_UNITS];
       }
       for (int i = 0; i < CLUSTER_TILE; ++i) {
-        const FourNumbers hidden = *reinterpret_cast<const FourNumbers*>(state + i * place.n_padded + before);
-        for (int k = 0; k < FOUR; ++k) {
+        const auto hidden = FourNumbers<float>::load(state + i * place.n_padded + before, 0);
+        for (int k = 0; k < N_GATES; ++k) {
           for (int gate = 0; gate < N_GATES; ++gate) {
             sums[i].number[gate] = fma(hidden.number[k], factors[k].number[gate], sums[i].number[gate]);
           }
@@ -156,7 +148,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
     __syncthreads();
     if (is_frame) {
       for (int part = 0; part < CLUSTER_TILE; ++part) {
-        const FourNumbers own = parts[(part * CLUSTER_TILE + place.warp) * CLUSTER_UNITS + place.lane];
+        const FourNumbers<float> own = parts[(part * CLUSTER_TILE + place.warp) * CLUSTER_UNITS + place.lane];
         for (int gate = 0; gate < N_GATES; ++gate) {
           gates.number[gate] += own.number[gate];
         }
@@ -175,10 +167,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
         layer.hidden[at] = hidden;
         if (layer.gates != nullptr) {
           layer.cell[at] = cell;
-          layer.gates[N_GATES * at] = input;
-          layer.gates[N_GATES * at + 1] = forget;
-          layer.gates[N_GATES * at + 2] = candidate;
-          layer.gates[N_GATES * at + 3] = output;
+          FourNumbers<float>{{input, forget, candidate, output}}.store(layer.gates, at);
         }
       }
     }
@@ -197,8 +186,8 @@ __global__ void __launch_bounds__(BLSTM_THREADS)
   const ClusterPlace place(n_blocks, static_cast<int>(cluster.block_rank()), layer.n_directions);
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const int n_slopes = CLUSTER_TILE * place.n_padded;
-  FourNumbers* slice = reinterpret_cast<FourNumbers*>(shared);
-  FourNumbers* slopes = slice + place.n_padded * CLUSTER_UNITS;
+  FourNumbers<float>* slice = reinterpret_cast<FourNumbers<float>*>(shared);
+  FourNumbers<float>* slopes = slice + place.n_padded * CLUSTER_UNITS;
   float* parts = reinterpret_cast<float*>(slopes + 2 * n_slopes);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   block.fill(batch, blockIdx.x / n_blocks);
@@ -207,30 +196,30 @@ __global__ void __launch_bounds__(BLSTM_THREADS)
   float grad_state = 0.0f;
   float grad_cell = 0.0f;
   for (int64_t step = block.longest() - 1; step >= 0; --step) {
-    FourNumbers own = {};
+    FourNumbers<float> own = {};
     if (step < block.lengths[place.warp] && place.unit < layer.n_units) {
       const auto index = [&](int64_t row) {
         return (row * layer.n_directions + blockIdx.y) * layer.n_units + place.unit;
       };
       const int64_t at_before = step > 0 ? index(block.row(place.warp, step - 1, is_reverse)) : -1;
       const int64_t at = index(block.row(place.warp, step, is_reverse));
-      blstm_slopes(layer, at, at_before, grad_state, grad_cell, own.number);
+      own = blstm_slopes(layer, at, at_before, grad_state, grad_cell);
     }
     if (step == 0) {
       break;
     }
     for (int peer = 0; peer < n_blocks; ++peer) {
-      FourNumbers* theirs = cluster.map_shared_rank(slopes, peer) + step % 2 * n_slopes;
+      FourNumbers<float>* theirs = cluster.map_shared_rank(slopes, peer) + step % 2 * n_slopes;
       theirs[place.warp * place.n_padded + place.unit] = own;
     }
     cluster.sync();  // also: nobody writes over slopes while others read them
-    const FourNumbers* slope = slopes + step % 2 * n_slopes + place.warp * place.n_part();
-    const FourNumbers* matrix = slice + place.warp * place.n_part() * CLUSTER_UNITS + place.lane;
+    const FourNumbers<float>* slope = slopes + step % 2 * n_slopes + place.warp * place.n_part();
+    const FourNumbers<float>* matrix = slice + place.warp * place.n_part() * CLUSTER_UNITS + place.lane;
     float sums[CLUSTER_TILE] = {};
     for (int unit = 0; unit < place.n_part(); ++unit) {
-      const FourNumbers factors = matrix[unit * CLUSTER_UNITS];
+      const FourNumbers<float> factors = matrix[unit * CLUSTER_UNITS];
       for (int i = 0; i < CLUSTER_TILE; ++i) {
-        const FourNumbers theirs = slope[i * place.n_padded + unit];
+        const FourNumbers<float> theirs = slope[i * place.n_padded + unit];
         for (int gate = 0; gate < N_GATES; ++gate) {
           sums[i] = fma(theirs.number[gate], factors.number[gate], sums[i]);
         }

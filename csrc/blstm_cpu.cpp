@@ -140,6 +140,7 @@ std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
     const std::optional<Tensor>& groups,  // (batch)
     const std::optional<Tensor>&,         // what the gradient of `recurrent` needs on the CPU
     int64_t first_direction,
+    bool,  // whether to be as exact on CUDA
     bool saves) {
   const Tiles tiles(dense(first_rows), dense(lengths), dense(groups), recurrent, first_direction);
   const Tensor rows = dense(projected);
@@ -178,7 +179,8 @@ Tensor blstm_recurrence_backward(
     const std::optional<Tensor>& groups,  // (batch)
     const Tensor& cell,                   // (row, direction * block * lane)
     const Tensor& gates,                  // (row, direction * block * gate * lane)
-    int64_t first_direction) {
+    int64_t first_direction,
+    bool) {  // whether to be as exact on CUDA
   const Tiles tiles(dense(first_rows), dense(lengths), dense(groups), recurrent, first_direction);
   const Tensor slopes = dense(grad_hidden);
   const Tensor matrices = dense(recurrent);

@@ -10,6 +10,8 @@
 
 #include "blstm_cluster_kernel.cuh"
 #include "blstm_kernel.cuh"
+#include "blstm_tensor_backward.cuh"
+#include "blstm_tensor_kernel.cuh"
 #include "tensors.h"
 
 namespace serfast {
@@ -37,22 +39,29 @@ void ask_for_shared_memory(Kernel kernel, int64_t n_bytes) {
   STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(n_bytes)));
 }
 
-// Whether the current device runs clusters with n_bytes of shared memory in each block.
-bool has_clusters(int64_t n_bytes) {
+// Which kernels run a layer. Neither the batch nor the direction of the pass decides: both passes sum alike.
+enum class Kernels { SINGLE_BLOCKS, CLUSTERS, TENSOR_CORES };
+
+Kernels kernels_of(const Tensor& recurrent, bool is_highest) {
+  const int n_blocks = cluster_blocks(recurrent.size(3));
+  if (recurrent.scalar_type() != ScalarType::Float || n_blocks > MOST_CLUSTER_BLOCKS) {
+    return Kernels::SINGLE_BLOCKS;
+  }
   int device = 0;
   int major = 0;
   int most_bytes = 0;
   STD_CUDA_CHECK(cudaGetDevice(&device));
   STD_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   STD_CUDA_CHECK(cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  return major >= 9 && n_bytes + static_cast<int64_t>(sizeof(BlstmBlock<CLUSTER_TILE>)) <= most_bytes;
-}
-
-// Whether clusters run a layer. Neither the batch nor the direction of the pass decides: both passes sum alike.
-bool takes_clusters(const Tensor& recurrent) {
-  const int n_blocks = cluster_blocks(recurrent.size(3));
-  return recurrent.scalar_type() == ScalarType::Float && n_blocks <= MOST_CLUSTER_BLOCKS &&
-         has_clusters(std::max(cluster_bytes(n_blocks), cluster_backward_bytes(n_blocks)));
+  if (major < 9) {
+    return Kernels::SINGLE_BLOCKS;
+  }
+  if (!is_highest) {
+    return Kernels::TENSOR_CORES;
+  }
+  const int64_t n_bytes = std::max(cluster_bytes(n_blocks), cluster_backward_bytes(n_blocks));
+  const bool fits = n_bytes + static_cast<int64_t>(sizeof(BlstmBlock<CLUSTER_TILE>)) <= most_bytes;
+  return fits ? Kernels::CLUSTERS : Kernels::SINGLE_BLOCKS;
 }
 
 template <typename Layer>
@@ -60,6 +69,7 @@ void launch_clusters(
     void (*kernel)(Layer, BlstmBatch),
     const Layer& layer,
     const BlstmBatch& batch,
+    int n_threads,
     int64_t n_bytes,
     cudaStream_t stream) {
   const unsigned n_blocks = cluster_blocks(layer.n_units);
@@ -72,13 +82,56 @@ void launch_clusters(
   cudaLaunchConfig_t launch = {};
   launch.gridDim =
       dim3(n_tiles * n_blocks, static_cast<unsigned>(layer.n_directions), static_cast<unsigned>(batch.n_groups));
-  launch.blockDim = dim3(BLSTM_THREADS);
+  launch.blockDim = dim3(static_cast<unsigned>(n_threads));
   launch.dynamicSmemBytes = static_cast<size_t>(n_bytes);
   launch.stream = stream;
   launch.attrs = &shape;
   launch.numAttrs = 1;
   ask_for_shared_memory(kernel, n_bytes);
   STD_CUDA_CHECK(cudaLaunchKernelEx(&launch, kernel, layer, batch));
+}
+
+// Calls launch(blocks of a cluster) with an integral constant.
+template <typename Launch>
+void with_cluster_blocks(int64_t n_units, const Launch& launch) {
+  switch (cluster_blocks(n_units)) {
+    case 1:
+      return launch(std::integral_constant<int, 1>());
+    case 2:
+      return launch(std::integral_constant<int, 2>());
+    case 4:
+      return launch(std::integral_constant<int, 4>());
+    default:
+      return launch(std::integral_constant<int, MOST_CLUSTER_BLOCKS>());
+  }
+}
+
+// Launches the float32 kernels on clusters. Whether there are some for the layer.
+bool run_on_clusters(Kernels kernels, const BlstmForward<float>& layer, const BlstmBatch& batch, cudaStream_t stream) {
+  if (kernels == Kernels::CLUSTERS) {
+    const int64_t n_bytes = cluster_bytes(cluster_blocks(layer.n_units));
+    launch_clusters(blstm_cluster_kernel, layer, batch, BLSTM_THREADS, n_bytes, stream);
+  } else if (kernels == Kernels::TENSOR_CORES) {
+    with_cluster_blocks(layer.n_units, [&](auto blocks) {
+      launch_clusters(
+          blstm_tensor_kernel<blocks()>, layer, batch, FORWARD_THREADS, sizeof(ForwardMemory<blocks()>), stream);
+    });
+  }
+  return kernels != Kernels::SINGLE_BLOCKS;
+}
+
+bool run_on_clusters(Kernels kernels, const BlstmBackward<float>& layer, const BlstmBatch& batch, cudaStream_t stream) {
+  if (kernels == Kernels::CLUSTERS) {
+    const int64_t n_bytes = cluster_backward_bytes(cluster_blocks(layer.n_units));
+    launch_clusters(blstm_cluster_backward_kernel, layer, batch, BLSTM_THREADS, n_bytes, stream);
+  } else if (kernels == Kernels::TENSOR_CORES) {
+    with_cluster_blocks(layer.n_units, [&](auto blocks) {
+      using Memory = BackwardMemory<blocks()>;
+      launch_clusters(
+          blstm_tensor_backward_kernel<blocks()>, layer, batch, 32 * Memory::n_warps, sizeof(Memory), stream);
+    });
+  }
+  return kernels != Kernels::SINGLE_BLOCKS;
 }
 
 // Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory. How many
@@ -123,7 +176,7 @@ struct Batch {
 
 template <typename scalar_t>
 std::tuple<Tensor, Tensor, Tensor> forward(
-    const Tensor& projected, const Tensor& recurrent, const BlstmBatch& batch, bool saves) {
+    const Tensor& projected, const Tensor& recurrent, const BlstmBatch& batch, bool is_highest, bool saves) {
   const int64_t n_directions = recurrent.size(1);
   const int64_t n_units = recurrent.size(3);
   const int64_t n_saved = saves ? projected.size(0) : 0;
@@ -140,8 +193,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(
       n_directions,
       n_units};
   if constexpr (std::is_same_v<scalar_t, float>) {
-    if (takes_clusters(recurrent)) {
-      launch_clusters(blstm_cluster_kernel, layer, batch, cluster_bytes(cluster_blocks(n_units)), stream);
+    if (run_on_clusters(kernels_of(recurrent, is_highest), layer, batch, stream)) {
       return {hidden, cell, gates};
     }
   }
@@ -164,13 +216,15 @@ std::tuple<Tensor, Tensor, Tensor> blstm_recurrence(
     const std::optional<Tensor>& groups,  // (batch)
     const std::optional<Tensor>&,         // what the gradient of `recurrent` needs on the CPU
     int64_t first_direction,
+    bool is_highest,
     bool saves) {
   const torch::stable::accelerator::DeviceGuard guard(projected.get_device_index());
-  const Tensor rows = dense(projected);
+  const Tensor rows = on_boundary(projected);
   const Tensor matrices = dense(recurrent);
   const Batch own = {dense(first_rows), dense(lengths), dense(groups)};
   const BlstmBatch batch = own.on(rows, matrices, first_direction);
-  return with_sum_type_of(projected, [&](auto zero) { return forward<decltype(zero)>(rows, matrices, batch, saves); });
+  return with_sum_type_of(
+      projected, [&](auto zero) { return forward<decltype(zero)>(rows, matrices, batch, is_highest, saves); });
 }
 
 template <typename scalar_t>
@@ -179,7 +233,8 @@ Tensor backward(
     const Tensor& recurrent,
     const Tensor& cell,
     const Tensor& gates,
-    const BlstmBatch& batch) {
+    const BlstmBatch& batch,
+    bool is_highest) {
   const int64_t n_directions = recurrent.size(1);
   const int64_t n_units = recurrent.size(3);
   const cudaStream_t stream = current_stream(gates);
@@ -193,9 +248,7 @@ Tensor backward(
       n_directions,
       n_units};
   if constexpr (std::is_same_v<scalar_t, float>) {
-    if (takes_clusters(recurrent)) {
-      const int64_t n_bytes = cluster_backward_bytes(cluster_blocks(n_units));
-      launch_clusters(blstm_cluster_backward_kernel, layer, batch, n_bytes, stream);
+    if (run_on_clusters(kernels_of(recurrent, is_highest), layer, batch, stream)) {
       return grad_projected;
     }
   }
@@ -218,14 +271,17 @@ Tensor blstm_recurrence_backward(
     const std::optional<Tensor>& groups,  // (batch)
     const Tensor& cell,                   // (row, direction * unit)
     const Tensor& gates,                  // (row, direction * unit * gate)
-    int64_t first_direction) {
+    int64_t first_direction,
+    bool is_highest) {
   const torch::stable::accelerator::DeviceGuard guard(gates.get_device_index());
   const Tensor slopes = dense(grad_hidden);
   const Tensor matrices = dense(recurrent);
+  const Tensor saved = on_boundary(gates);
   const Batch own = {dense(first_rows), dense(lengths), dense(groups)};
-  const BlstmBatch batch = own.on(gates, matrices, first_direction);
-  return with_sum_type_of(
-      gates, [&](auto zero) { return backward<decltype(zero)>(slopes, matrices, cell, gates, batch); });
+  const BlstmBatch batch = own.on(saved, matrices, first_direction);
+  return with_sum_type_of(saved, [&](auto zero) {
+    return backward<decltype(zero)>(slopes, matrices, dense(cell), saved, batch, is_highest);
+  });
 }
 
 STABLE_TORCH_LIBRARY_IMPL(serfast, CUDA, library) {

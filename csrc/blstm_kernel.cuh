@@ -21,6 +21,21 @@ constexpr int BLSTM_BLOCKS = 2;
 // Numbers of shared memory per unit and utterance of a tile: hidden, cell and four gates, or their slopes.
 constexpr int BLSTM_STATE_NUMBERS = 2 + N_GATES;
 
+// Numbers of one unit's gates, or neighbouring ones, that are loaded and stored at once.
+template <typename scalar_t>
+struct alignas(16) FourNumbers {
+  scalar_t number[N_GATES];
+
+  // The place-th four of an array.
+  __device__ static FourNumbers load(const scalar_t* numbers, int64_t place) {
+    return reinterpret_cast<const FourNumbers*>(numbers)[place];
+  }
+
+  __device__ void store(scalar_t* numbers, int64_t place) const {
+    reinterpret_cast<FourNumbers*>(numbers)[place] = *this;
+  }
+};
+
 struct BlstmBatch {
   const int64_t* first_rows;  // (batch)
   const int64_t* lengths;     // (batch)
@@ -107,7 +122,7 @@ __global__ void blstm_pack_kernel(
   }
 }
 
-// Grid (tile, direction, group). Shared memory: hidden, cell (utterance, unit), gates (utterance, unit, gate).
+// Grid (tile, direction, group). Shared memory: gates (utterance, unit, gate), hidden, cell (utterance, unit).
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     blstm_kernel(BlstmForward<scalar_t> layer, BlstmBatch batch) {
@@ -117,9 +132,9 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
   const int64_t n_directions = layer.n_directions;
   const int64_t direction = blockIdx.y;
   const bool is_reverse = batch.is_reverse(direction);
-  scalar_t* hidden = reinterpret_cast<scalar_t*>(shared);
+  scalar_t* gates = reinterpret_cast<scalar_t*>(shared);
+  scalar_t* hidden = gates + tile_utterances * n_gates;
   scalar_t* cell = hidden + tile_utterances * n_units;
-  scalar_t* gates = cell + tile_utterances * n_units;
   __shared__ BlstmBlock<tile_utterances> block;
   block.fill(batch, blockIdx.x);
   for (int i = threadIdx.x; i < 2 * tile_utterances * n_units; i += blockDim.x) {
@@ -150,20 +165,18 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     for (int place = threadIdx.x; place < tile_utterances * n_units; place += blockDim.x) {
       const int i = place / n_units;
       if (step < block.lengths[i]) {
-        const scalar_t input = sigmoid(gates[N_GATES * place]);
-        const scalar_t forget = sigmoid(gates[N_GATES * place + 1]);
-        const scalar_t candidate = tanh(gates[N_GATES * place + 2]);
-        const scalar_t output = sigmoid(gates[N_GATES * place + 3]);
+        const FourNumbers<scalar_t> sums = FourNumbers<scalar_t>::load(gates, place);
+        const scalar_t input = sigmoid(sums.number[0]);
+        const scalar_t forget = sigmoid(sums.number[1]);
+        const scalar_t candidate = tanh(sums.number[2]);
+        const scalar_t output = sigmoid(sums.number[3]);
         cell[place] = forget * cell[place] + input * candidate;
         hidden[place] = output * tanh(cell[place]);
         const int64_t at = (block.row(i, step, is_reverse) * n_directions + direction) * n_units + place % n_units;
         layer.hidden[at] = hidden[place];
         if (layer.gates != nullptr) {
           layer.cell[at] = cell[place];
-          layer.gates[N_GATES * at] = input;
-          layer.gates[N_GATES * at + 1] = forget;
-          layer.gates[N_GATES * at + 2] = candidate;
-          layer.gates[N_GATES * at + 3] = output;
+          FourNumbers<scalar_t>{{input, forget, candidate, output}}.store(layer.gates, at);
         }
       }
     }
@@ -171,34 +184,75 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
   }
 }
 
-// Slopes of the gates of one unit of one utterance at one step, to shared and global memory, and of the cell before.
+// Of one unit of one utterance at one step: what turns the slopes of its state and of its cell into those of its gates.
 template <typename scalar_t>
-__device__ void blstm_slopes(
-    const BlstmBackward<scalar_t>& layer,
-    int64_t at,         // (row, direction, unit) as one index
-    int64_t at_before,  // of the step before, or -1 at the first step
-    scalar_t grad_state,
-    scalar_t& grad_cell,
-    scalar_t* slopes) {  // (gate)
-  const scalar_t input = layer.gates[N_GATES * at];
-  const scalar_t forget = layer.gates[N_GATES * at + 1];
-  const scalar_t candidate = layer.gates[N_GATES * at + 2];
-  const scalar_t output = layer.gates[N_GATES * at + 3];
-  const scalar_t memory = tanh(layer.cell[at]);
-  const scalar_t memory_before = at_before < 0 ? scalar_t(0) : layer.cell[at_before];
-  const scalar_t slope = layer.grad_hidden[at] + grad_state;
-  const scalar_t cell_slope = slope * output * (1 - memory * memory) + grad_cell;
-  slopes[0] = cell_slope * candidate * input * (1 - input);
-  slopes[1] = cell_slope * memory_before * forget * (1 - forget);
-  slopes[2] = cell_slope * input * (1 - candidate * candidate);
-  slopes[3] = slope * memory * output * (1 - output);
-  grad_cell = cell_slope * forget;
-  for (int gate = 0; gate < N_GATES; ++gate) {
-    layer.grad_projected[N_GATES * at + gate] = slopes[gate];
+struct BlstmSlopes {
+  scalar_t grad_hidden;  // the slope that comes from above
+  scalar_t cell;         // of the cell by the state, then of each gate by the cell, or the state
+  scalar_t input;
+  scalar_t forget;
+  scalar_t candidate;
+  scalar_t output;
+  scalar_t cell_before;
+
+  // Slopes of the gates; grad_cell becomes that of the cell before.
+  __device__ FourNumbers<scalar_t> of(scalar_t grad_state, scalar_t& grad_cell) const {
+    const scalar_t slope = grad_hidden + grad_state;
+    const scalar_t cell_slope = slope * cell + grad_cell;
+    grad_cell = cell_slope * cell_before;
+    return {{cell_slope * input, cell_slope * forget, cell_slope * candidate, slope * output}};
   }
+};
+
+// What was saved of one unit of one utterance at one step.
+template <typename scalar_t>
+struct BlstmFrame {
+  FourNumbers<scalar_t> gates;
+  scalar_t cell;
+  scalar_t cell_before;
+  scalar_t grad_hidden;
+
+  // at: (row, direction, unit) as one index; at_before: of the step before, or -1 at the first step.
+  __device__ void load(const BlstmBackward<scalar_t>& layer, int64_t at, int64_t at_before) {
+    gates = FourNumbers<scalar_t>::load(layer.gates, at);
+    cell = layer.cell[at];
+    cell_before = at_before < 0 ? scalar_t(0) : layer.cell[at_before];
+    grad_hidden = layer.grad_hidden[at];
+  }
+
+  __device__ BlstmSlopes<scalar_t> slopes() const {
+    const scalar_t input = gates.number[0];
+    const scalar_t forget = gates.number[1];
+    const scalar_t candidate = gates.number[2];
+    const scalar_t output = gates.number[3];
+    const scalar_t memory = tanh(cell);
+    return {
+        grad_hidden,
+        output * (1 - memory * memory),
+        candidate * input * (1 - input),
+        cell_before * forget * (1 - forget),
+        input * (1 - candidate * candidate),
+        memory * output * (1 - output),
+        forget};
+  }
+};
+
+// Slopes of the gates of one unit of one utterance at one step, kept; grad_cell becomes that of the cell before.
+template <typename scalar_t>
+__device__ FourNumbers<scalar_t> blstm_slopes(
+    const BlstmBackward<scalar_t>& layer,
+    int64_t at,  // as BlstmFrame has them
+    int64_t at_before,
+    scalar_t grad_state,
+    scalar_t& grad_cell) {
+  BlstmFrame<scalar_t> frame;
+  frame.load(layer, at, at_before);
+  const FourNumbers<scalar_t> slopes = frame.slopes().of(grad_state, grad_cell);
+  slopes.store(layer.grad_projected, at);
+  return slopes;
 }
 
-// Grid (tile, direction, group). Shared memory: grad_state, grad_cell (utterance, unit), slopes (utterance, unit, gate).
+// Grid (tile, direction, group). Shared memory: slopes (utterance, unit, gate), grad_state, grad_cell (utterance, unit).
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
     blstm_backward_kernel(BlstmBackward<scalar_t> layer, BlstmBatch batch) {
@@ -208,13 +262,13 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
   const int64_t n_directions = layer.n_directions;
   const int64_t direction = blockIdx.y;
   const bool is_reverse = batch.is_reverse(direction);
-  scalar_t* grad_state = reinterpret_cast<scalar_t*>(shared);
+  scalar_t* slopes = reinterpret_cast<scalar_t*>(shared);
+  scalar_t* grad_state = slopes + tile_utterances * n_gates;
   scalar_t* grad_cell = grad_state + tile_utterances * n_units;
-  scalar_t* slopes = grad_cell + tile_utterances * n_units;
   __shared__ BlstmBlock<tile_utterances> block;
   block.fill(batch, blockIdx.x);
   for (int i = threadIdx.x; i < BLSTM_STATE_NUMBERS * tile_utterances * n_units; i += blockDim.x) {
-    grad_state[i] = scalar_t(0);
+    slopes[i] = scalar_t(0);
   }
   __syncthreads();
   const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
@@ -225,9 +279,8 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
         const int unit = place % n_units;
         const auto index = [&](int64_t row) { return (row * n_directions + direction) * n_units + unit; };
         const int64_t at_before = step > 0 ? index(block.row(i, step - 1, is_reverse)) : -1;
-        blstm_slopes(
-            layer, index(block.row(i, step, is_reverse)), at_before, grad_state[place], grad_cell[place],
-            slopes + N_GATES * place);
+        const int64_t at = index(block.row(i, step, is_reverse));
+        blstm_slopes(layer, at, at_before, grad_state[place], grad_cell[place]).store(slopes, place);
       }
     }
     __syncthreads();

@@ -28,6 +28,20 @@ inline std::optional<Tensor> dense(const std::optional<Tensor>& tensor) {
   return tensor ? std::optional<Tensor>(dense(*tensor)) : std::nullopt;
 }
 
+// Where the widest loads of kernels may start.
+constexpr uintptr_t BOUNDARY_BYTES = 16;
+
+// A dense tensor that starts on such a boundary: a copy where it does not.
+inline Tensor on_boundary(const Tensor& tensor) {
+  const Tensor whole = dense(tensor);
+  const bool is_aligned = reinterpret_cast<uintptr_t>(whole.const_data_ptr()) % BOUNDARY_BYTES == 0;
+  return is_aligned ? whole : torch::stable::clone(whole);
+}
+
+inline std::optional<Tensor> on_boundary(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(on_boundary(*tensor)) : std::nullopt;
+}
+
 template <typename scalar_t>
 const scalar_t* pointer(const Tensor& tensor) {
   return static_cast<const scalar_t*>(tensor.const_data_ptr());

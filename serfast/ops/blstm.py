@@ -27,12 +27,12 @@ _PRECISIONS = ("high", "highest")
 
 LIBRARY.define(
     "blstm_recurrence(Tensor projected, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor? groups,"
-    " Tensor? members, int first_direction, bool saves) -> (Tensor hidden, Tensor cell, Tensor gates)",
+    " Tensor? members, int first_direction, bool is_highest, bool saves) -> (Tensor hidden, Tensor cell, Tensor gates)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 LIBRARY.define(
     "blstm_recurrence_backward(Tensor grad_hidden, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor? groups,"
-    " Tensor cell, Tensor gates, int first_direction) -> Tensor grad_projected",
+    " Tensor cell, Tensor gates, int first_direction, bool is_highest) -> Tensor grad_projected",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
 
@@ -65,9 +65,10 @@ def blstm(
             leading group axis when ``group`` is given.
         group: which weights each utterance uses, shape (batch,), int64, on the CPU, or a ``Groups``. All groups run
             side by side; each change of group along the batch costs a matrix product of its own.
-        precision: of the input's product in training on CUDA: "high" leaves it to torch, which may take TF32 if
-            ``torch.backends.cuda.matmul`` allows it, "highest" is float32. Everything else is float32, but for the
-            products of the backward pass, which are torch's.
+        precision: of products on CUDA. "high", as in torch's own LSTM, may round factors to TF32's 10 bits of
+            mantissa: the recurrence does so on sm_90 and newer up to 256 units (relative errors of about 1e-4), the
+            input's product in training if ``torch.backends.cuda.matmul`` allows it. "highest" is float32 in both. Sums
+            are float32 in either; the products of the weights' gradients are torch's.
 
     Returns:
         Hidden vectors, forward half then reverse half: (row, 2 * unit) packed, or (batch, time, 2 * unit) padded and
@@ -134,6 +135,7 @@ def _packed(
         None if groups is None else groups.on_device,
         None if groups is None else torch.stack([groups.groups, utterances.lengths]),
         _SUFFIXES.index(suffixes[0]),
+        precision == "highest",
         saves,
     )
     return hidden
@@ -209,6 +211,7 @@ def _shapes(
     groups: Tensor | None,
     members: Tensor | None,
     first_direction: int,
+    is_highest: bool,
     saves: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     n_rows, n_panel = projected.shape
@@ -227,12 +230,13 @@ def _backward_shapes(
     cell: Tensor,
     gates: Tensor,
     first_direction: int,
+    is_highest: bool,
 ) -> Tensor:
     return torch.empty_like(gates)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    _, *tensors, ctx.first_direction, _ = inputs
+    _, *tensors, ctx.first_direction, ctx.is_highest, _ = inputs
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.save_for_backward(*tensors, *output)
     ctx.set_materialize_grads(False)
@@ -240,11 +244,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _backward(ctx: Any, grad_hidden: Tensor | None, *_: Tensor | None) -> tuple[Any, ...]:
     recurrent, first_rows, lengths, groups, members, hidden, cell, gates = ctx.saved_tensors
-    unneeded = (None,) * 6
+    unneeded = (None,) * 7
     if grad_hidden is None:
         return None, None, *unneeded
     grad_projected = torch.ops.serfast.blstm_recurrence_backward(
-        grad_hidden, recurrent, first_rows, lengths, groups, cell, gates, ctx.first_direction
+        grad_hidden, recurrent, first_rows, lengths, groups, cell, gates, ctx.first_direction, ctx.is_highest
     )
     if not ctx.needs_input_grad[1]:
         return grad_projected, None, *unneeded

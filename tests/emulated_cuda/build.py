@@ -41,8 +41,12 @@ def _launch(found: re.Match[str]) -> str:
 
 
 def build_kernels(folder: Path, *, sanitized: bool = False) -> Path:
-    """A library that registers the kernels of ``csrc/*.cu`` for CUDA tensors, and runs them on the CPU's memory."""
-    for path in (*SOURCES.glob("*.cu*"), *SOURCES.glob("*.h")):
+    """A library that registers the kernels of ``csrc/*.cu`` for CUDA tensors, and runs them on the CPU's memory.
+
+    Headers of the same name here take the places of those of ``csrc``.
+    """
+    sources = [path for path in (*SOURCES.glob("*.cu*"), *SOURCES.glob("*.h")) if not (HERE / path.name).exists()]
+    for path in sources:
         (folder / path.name).write_text(plain_cpp(path.read_text(encoding="utf-8")), encoding="utf-8")
     flags = [*FLAGS, *(SANITIZERS if sanitized else ["-O2"])]
     torch_flags = [f"-DTORCH_TARGET_VERSION={TARGET_TORCH}", *(f"-I{path}" for path in include_paths())]

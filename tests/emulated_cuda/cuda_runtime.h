@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "machine.h"
+#include "launch.h"
 
 #define __CUDACC__ 1
 #define __global__
@@ -14,6 +14,13 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float numerator, float denominator) { return numerator / denominator; }
 
 using cudaStream_t = const void*;
 enum cudaError_t { cudaSuccess };
@@ -91,7 +98,7 @@ inline unsigned __ballot_sync(unsigned mask, bool vote) {
   const auto& brought = emulated::bring(mask, vote);
   unsigned votes = 0;
   for (unsigned lane = 0; lane < emulated::WARP_THREADS; ++lane) {
-    votes |= brought[lane][0] != 0 ? 1u << lane : 0u;
+    votes |= brought[lane].bytes[0] != 0 ? 1u << lane : 0u;
   }
   return votes;
 }

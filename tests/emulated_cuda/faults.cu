@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cuda/ptx>
 #include <exception>
 #include <map>
 #include <string>
@@ -70,6 +71,30 @@ __global__ void square_kernel(const float* numbers) {
   nvcuda::wmma::store_matrix_sync(const_cast<float*>(numbers), square, 17, nvcuda::wmma::mem_row_major);
 }
 
+struct alignas(8) Pair {
+  float numbers[2];
+};
+
+// Every thread sends two numbers to where it reads them from.
+__global__ void sent_kernel(bool opens, bool waits, int n_expected, const float* numbers, float* result) {
+  __shared__ uint64_t arrived;
+  __shared__ Pair shared[N_THREADS];
+  if (opens && threadIdx.x == 0) {
+    cuda::ptx::mbarrier_init(&arrived, 1);
+    cuda::ptx::mbarrier_arrive_expect_tx(
+        cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &arrived, n_expected * sizeof(float));
+  }
+  __syncthreads();
+  const float letter[2] = {numbers[threadIdx.x], 0.0f};
+  cuda::ptx::st_async(shared[threadIdx.x].numbers, letter, &arrived);
+  if (waits) {
+    while (!cuda::ptx::mbarrier_try_wait_parity(&arrived, 0)) {
+    }
+  }
+  result[threadIdx.x] = shared[threadIdx.x].numbers[0];
+  __syncthreads();
+}
+
 int main(int, char** arguments) {
   const std::string name = arguments[1];
   emulated_cuda_schedule(static_cast<unsigned>(std::atoi(arguments[2])));
@@ -93,6 +118,11 @@ int main(int, char** arguments) {
       {"dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 48 * 1024, stream>>>(result); }},
       {"much dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 49 * 1024, stream>>>(result); }},
       {"much static memory", [&] { large_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"sent", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, true, 2 * N_THREADS, numbers, result); }},
+      {"sent without waiting",
+       [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, false, 2 * N_THREADS, numbers, result); }},
+      {"sent too little", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, true, 999, numbers, result); }},
+      {"sent to nobody", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(false, true, 0, numbers, result); }},
       {"a square off a boundary", [&] { square_kernel<<<1, 32, 0, stream>>>(numbers); }},
   };
   try {

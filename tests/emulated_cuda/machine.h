@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -59,7 +60,10 @@ struct Team {
 };
 
 // What each lane of a warp brings for the others.
-using Slots = unsigned char[WARP_THREADS][16];
+struct alignas(8) Slot {
+  unsigned char bytes[24];
+};
+using Slots = Slot[WARP_THREADS];
 
 struct Warp : Team {
   Slots slots[2];  // used in turns
@@ -93,8 +97,35 @@ struct Block : Team {
   std::vector<Warp> warps;
 };
 
+// A barrier in shared memory that waits for bytes as well as for threads. Its generation is its phase.
+struct Arrivals : Team {
+  Block* block = nullptr;
+  int n_arrivals = 0;
+  int n_missing = 0;    // of them
+  int64_t n_bytes = 0;  // expected ones that have not come
+
+  bool end_phase_if_complete() {
+    if (n_missing > 0 || n_bytes != 0) {
+      return false;
+    }
+    n_missing = n_arrivals;
+    ++generation;
+    return true;
+  }
+};
+
+// Bytes on their way to shared memory, and the barrier there that counts them.
+struct Letter {
+  unsigned char* place;
+  std::vector<unsigned char> bytes;
+  const void* barrier;
+};
+
 struct Cluster : Team {
   std::vector<std::unique_ptr<Block>> blocks;
+  std::map<const void*, Arrivals> arrivals;
+  std::deque<Letter> letters;
+  uint64_t n_phases = 0;  // of all barriers
 };
 
 struct Thread {
@@ -171,10 +202,10 @@ inline void wait_for_warp(unsigned mask) {
 // What all lanes brought, once they have.
 template <typename number_t>
 const Slots& bring(unsigned mask, const number_t& value) {
-  static_assert(sizeof(number_t) <= sizeof(Slots) / WARP_THREADS);
+  static_assert(sizeof(number_t) <= sizeof(Slot));
   Thread& thread = *device().current;
   Slots& slots = thread.warp->slots[thread.n_exchanges++ % 2];
-  std::memcpy(slots[thread.lane], &value, sizeof(number_t));
+  std::memcpy(slots[thread.lane].bytes, &value, sizeof(number_t));
   wait_for_warp(mask);
   return slots;
 }
@@ -183,7 +214,7 @@ const Slots& bring(unsigned mask, const number_t& value) {
 template <typename number_t>
 number_t exchange(unsigned mask, const number_t& value, unsigned source) {
   number_t result;
-  std::memcpy(&result, bring(mask, value)[source % WARP_THREADS], sizeof(number_t));
+  std::memcpy(&result, bring(mask, value)[source % WARP_THREADS].bytes, sizeof(number_t));
   return result;
 }
 
@@ -207,6 +238,45 @@ inline unsigned char* dynamic_shared(size_t alignment) {
     block.dynamic_shared = Memory(device().n_dynamic_bytes, alignment);
   }
   return block.dynamic_shared.begin();
+}
+
+inline Arrivals& arrivals_at(const void* place) {
+  auto& all = device().current->cluster->arrivals;
+  const auto found = all.find(place);
+  if (found == all.end()) {
+    fail("a barrier that counts bytes must be initialised before it is used, got one that is not");
+  }
+  return found->second;
+}
+
+inline void deliver(Cluster& cluster, const Letter& letter) {
+  Arrivals& barrier = cluster.arrivals.at(letter.barrier);
+  if (barrier.block->n_alive == 0) {
+    device().error = "a block must run while others send it bytes, got one that has ended";
+  }
+  std::copy(letter.bytes.begin(), letter.bytes.end(), letter.place);
+  barrier.n_bytes -= static_cast<int64_t>(letter.bytes.size());
+  cluster.n_phases += barrier.end_phase_if_complete();
+}
+
+inline void send(const Letter& letter) {
+  arrivals_at(letter.barrier);
+  Cluster& cluster = *device().current->cluster;
+  if (device().schedule % 2 == 0) {
+    cluster.letters.push_back(letter);
+  } else {
+    deliver(cluster, letter);
+  }
+}
+
+inline void wait_for_end_of_phase(Arrivals& barrier) {
+  Thread& thread = *device().current;
+  thread.awaited = &barrier;
+  thread.awaited_generation = barrier.generation;
+  while (!thread.can_run()) {
+    pause();
+  }
+  thread.awaited = nullptr;
 }
 
 inline void run_thread() {
@@ -246,134 +316,6 @@ EMULATED_JUMP inline void resume(Thread& thread, size_t place) {
   if (__builtin_setjmp(device().scheduler) == 0) {
     thread.is_started ? go_on(thread) : start(thread, place);
   }
-}
-
-// The order in which n take turns: ascending, descending, or one of many.
-inline std::vector<size_t> order_of(size_t n, std::mt19937& random) {
-  std::vector<size_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  const unsigned schedule = device().schedule;
-  if (schedule == 1) {
-    std::reverse(order.begin(), order.end());
-  } else if (schedule > 1) {
-    std::shuffle(order.begin(), order.end(), random);
-  }
-  return order;
-}
-
-// Lets every lane of a warp run until it waits. Whether one of them could.
-inline bool run_warp(std::vector<Thread>& threads, size_t warp, const std::vector<size_t>& lanes) {
-  bool is_moving = false;
-  for (const size_t lane : lanes) {
-    Thread& thread = threads[warp * WARP_THREADS + lane];
-    if (thread.can_run()) {
-      resume(thread, warp * WARP_THREADS + lane);
-      if (!device().error.empty()) {
-        throw std::runtime_error(device().error);
-      }
-      is_moving = true;
-    }
-  }
-  return is_moving;
-}
-
-// The first warp in the order that can run always does: it gets as far ahead of the others as barriers allow.
-inline void run_cluster(std::vector<Thread>& threads, std::mt19937& random) {
-  const std::vector<size_t> warps = order_of(threads.size() / WARP_THREADS, random);
-  const std::vector<size_t> lanes = order_of(WARP_THREADS, random);
-  const auto run_one = [&](size_t warp) { return run_warp(threads, warp, lanes); };
-  while (std::any_of(warps.begin(), warps.end(), run_one)) {
-  }
-  if (!std::all_of(threads.begin(), threads.end(), [](const Thread& thread) { return thread.is_done; })) {
-    throw std::runtime_error("threads wait at a barrier that the others never reach");
-  }
-}
-
-struct Launch {
-  dim3 grid, block;
-  size_t n_bytes;
-  unsigned cluster;  // blocks along x that run together
-
-  void check(size_t n_asked_bytes) const {
-    const auto demand = [](bool is_right, const char* rule, size_t got) {
-      if (!is_right) {
-        throw std::runtime_error(std::string(rule) + ", got " + std::to_string(got));
-      }
-    };
-    demand(grid.x > 0 && grid.y > 0 && grid.z > 0, "a grid must have blocks", 0);
-    demand(
-        grid.y <= MOST_BLOCKS && grid.z <= MOST_BLOCKS, "a grid must have at most 65535 blocks along y and z",
-        std::max(grid.y, grid.z));
-    const size_t n_threads = static_cast<size_t>(block.x) * block.y * block.z;
-    demand(n_threads > 0 && n_threads <= MOST_THREADS, "a block must have 1 to 1024 threads", n_threads);
-    demand(block.y * block.z == 1, "an emulated block must lie along x", block.y * block.z);
-    demand(block.x % WARP_THREADS == 0, "an emulated block must be whole warps", block.x);
-    demand(n_bytes <= n_asked_bytes, "a kernel must ask for its dynamic shared memory", n_bytes);
-    demand(grid.x % cluster == 0, "a grid must be whole clusters", grid.x);
-    demand(cluster <= MOST_CLUSTER_BLOCKS, "a cluster must have at most 8 blocks", cluster);
-    demand(cluster == 1 || device().capability >= 9, "clusters must run on sm_90", device().capability * 10);
-  }
-
-  void run(const std::function<void()>& kernel) const {
-    Device& all = device();
-    gridDim = grid;
-    blockDim = block;
-    all.kernel = kernel;
-    all.n_dynamic_bytes = n_bytes;
-    all.error.clear();
-    std::mt19937 random(all.schedule);
-    const size_t n_clusters = static_cast<size_t>(grid.x) * grid.y * grid.z / cluster;
-    for (const size_t index : order_of(n_clusters, random)) {
-      Cluster own;
-      std::vector<Thread> threads(static_cast<size_t>(block.x) * cluster);
-      for (unsigned rank = 0; rank < cluster; ++rank) {
-        const size_t place = index * cluster + rank;
-        own.blocks.push_back(std::make_unique<Block>());
-        Block& member = *own.blocks.back();
-        member.index = {
-            static_cast<unsigned>(place % grid.x), static_cast<unsigned>(place / grid.x % grid.y),
-            static_cast<unsigned>(place / grid.x / grid.y)};
-        member.n_alive = block.x;
-        member.warps.resize(block.x / WARP_THREADS);
-        own.n_alive += block.x;
-        for (unsigned i = 0; i < block.x; ++i) {
-          Thread& thread = threads[rank * block.x + i];
-          thread.index = {i, 0, 0};
-          thread.lane = i % WARP_THREADS;
-          thread.warp = &member.warps[i / WARP_THREADS];
-          thread.warp->n_alive++;
-          thread.block = &member;
-          thread.cluster = &own;
-        }
-      }
-      run_cluster(threads, random);
-    }
-  }
-};
-
-template <typename Kernel>
-const void* address(Kernel* kernel) {
-  return reinterpret_cast<const void*>(kernel);
-}
-
-template <typename Kernel>
-size_t asked_shared_bytes(const Kernel& kernel) {
-  if constexpr (std::is_pointer_v<Kernel>) {
-    const auto found = device().asked_shared_bytes.find(address(kernel));
-    return found == device().asked_shared_bytes.end() ? STATIC_SHARED_BYTES : found->second;
-  } else {
-    return STATIC_SHARED_BYTES;
-  }
-}
-
-// kernel<<<grid, block, bytes, stream>>>, to be called with the kernel's arguments.
-template <typename Kernel>
-auto launch(const Kernel& kernel, dim3 grid, dim3 block, size_t n_bytes, const void*) {
-  return [=](const auto... arguments) {
-    const Launch own = {grid, block, n_bytes, 1};
-    own.check(asked_shared_bytes(kernel));
-    own.run([&] { kernel(arguments...); });
-  };
 }
 
 }  // namespace emulated

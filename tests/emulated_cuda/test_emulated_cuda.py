@@ -29,6 +29,7 @@ def output(program, name, schedule):
     [
         ("reversed", list(range(N_THREADS))[::-1]),
         ("copied", list(range(N_THREADS))),
+        ("sent", list(range(N_THREADS))),
         ("dynamic memory", [1] * N_THREADS),
     ],
 )
@@ -53,9 +54,12 @@ def test_numbers_that_are_not_there_yet_are_nan(program, name, schedule):
         ("many threads", "a block must have 1 to 1024 threads, got 2048"),
         ("much dynamic memory", "a kernel must ask for its dynamic shared memory, got 50176"),
         ("much static memory", "a block must declare at most 48 KB of shared memory, got 53248"),
+        ("sent without waiting", "a block must run while others send it bytes, got one that has ended"),
+        ("sent too little", "threads wait at a barrier that the others never reach"),
+        ("sent to nobody", "a barrier that counts bytes must be initialised before it is used, got one that is not"),
         ("a square off a boundary", "a square must start at 32 bytes with a stride of 16, got 17"),
     ],
 )
 def test_what_a_device_forbids_is_refused(program, name, refusal):
     assert output(program, name, 0) == refusal
-    assert output(program, name, 1).split(", got")[0] == refusal.split(", got")[0]
+    assert output(program, name, 2).split(", got")[0] == refusal.split(", got")[0]

@@ -297,7 +297,7 @@ def test_a_second_derivative_is_refused():
 def test_inference_saves_nothing():
     batch = Lengths.packed(torch.tensor([3, 2]))
     _, cell, gates = torch.ops.serfast.blstm_recurrence(
-        torch.randn(5, 128), torch.randn(1, 2, 64, 16), batch.first_rows, batch.on_device, None, None, 0, False
+        torch.randn(5, 128), torch.randn(1, 2, 64, 16), batch.first_rows, batch.on_device, None, None, 0, False, False
     )
     assert cell.numel() == gates.numel() == 0
 
@@ -314,6 +314,7 @@ def test_registration_passes_opcheck(n_directions: int, first_direction: int, n_
         None if n_groups is None else group,
         None if n_groups is None else torch.stack([group, batch.lengths]),
         first_direction,
+        False,
         True,
     )
     torch.library.opcheck(torch.ops.serfast.blstm_recurrence.default, arguments)

@@ -20,11 +20,13 @@ def test_kernels_give_the_same_bits_in_every_order(emulated_cuda, run, capabilit
     features = torch.randn(n_rows, 28)
 
     def everything():
-        weights = {name: weight.clone().requires_grad_() for name, weight in stacked.items()}
-        hidden = blstm(features, lengths, weights, group=group)
-        gradients = torch.autograd.grad(hidden.square().sum(), list(weights.values()))
+        results = []
+        for precision in ("high", "highest"):
+            weights = {name: weight.clone().requires_grad_() for name, weight in stacked.items()}
+            hidden = blstm(features, lengths, weights, group=group, precision=precision)
+            results += [hidden, *torch.autograd.grad(hidden.square().sum(), list(weights.values()))]
         pool = run(attention_pool, *pooled, group=group, dropout=0.4, training=True, seed=3)
-        return [hidden, *gradients, *pool, linear(*halves), linear(features, features[:65])]
+        return [*results, *pool, linear(*halves), linear(features, features[:65])]
 
     expected = everything()
     for schedule in range(1, 6):

@@ -1,0 +1,175 @@
+// blstm backward on clusters of blocks with tensor cores; blstm_tensor_kernel.cuh says how it works.
+
+#pragma once
+
+#include "blstm_tensor_kernel.cuh"
+
+namespace serfast {
+
+// Words of a column of slopes, with a pad that sends neighbouring columns to other banks.
+constexpr int SLOPE_STRIDE = CLUSTER_UNITS * N_GATES + LANE_WORDS * COLUMN_LANES;
+// Numbers between neighbouring units of a mailbox, even: a lane sends those of two utterances at once.
+constexpr int SHARE_STRIDE = CLUSTER_TILE + LANE_UTTERANCES;
+
+// Shared memory of a block, backward.
+template <int n_blocks>
+struct BackwardMemory {
+  static constexpr int n_warps = n_blocks > 4 ? 8 : 4;  // each with two products of 16 rows at most
+  static constexpr uint32_t n_bytes = n_blocks * CLUSTER_UNITS * CLUSTER_TILE * sizeof(float);  // of a step's shares
+
+  alignas(16) uint32_t slopes[2][CLUSTER_TILE][SLOPE_STRIDE];          // (turn, utterance, (own unit, gate))
+  alignas(16) float shares[2][n_blocks][CLUSTER_UNITS][SHARE_STRIDE];  // (turn, from, own unit, utterance)
+  Mailbox mailbox;
+};
+
+// Rows of the transposed recurrent matrix, (before) over a block's (unit, gate), as factors of products.
+struct SlopeFactors {
+  static constexpr int n_slabs = CLUSTER_UNITS / COLUMN_LANES;
+
+  uint32_t words[n_slabs][N_CHAINS][LANE_WORDS];
+
+  // matrix (gate, unit, before).
+  __device__ void load(const float* __restrict__ matrix, int64_t n_units, int64_t first_unit, int64_t first_before) {
+#pragma unroll
+    for (int slab = 0; slab < n_slabs; ++slab) {
+#pragma unroll
+      for (int word = 0; word < N_CHAINS * LANE_WORDS; ++word) {
+        const int64_t gate = word / 2;
+        const int64_t unit = first_unit + slab * COLUMN_LANES;
+        const int64_t before = first_before + word % 2 * (PRODUCT_ROWS / 2);
+        const bool exists = unit < n_units && before < n_units;
+        words[slab][word / LANE_WORDS][word % LANE_WORDS] =
+            to_tf32(exists ? matrix[(gate * n_units + unit) * n_units + before] : 0.0f);
+      }
+    }
+  }
+};
+
+// Grid (tile and block of a cluster, direction, group).
+template <int n_blocks>
+__global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
+    blstm_tensor_backward_kernel(BlstmBackward<float> layer, BlstmBatch batch) {
+#if SERFAST_HAS_CLUSTERS
+  using Memory = BackwardMemory<n_blocks>;
+  constexpr int n_warps = Memory::n_warps;
+  constexpr int n_cells = CLUSTER_TILE / n_warps;  // of a thread: one unit of as many utterances
+  constexpr int n_products = n_blocks * CLUSTER_UNITS / PRODUCT_ROWS;
+  constexpr int warp_products = (n_products + n_warps - 1) / n_warps;
+  extern __shared__ __align__(16) unsigned char shared[];
+  Memory& memory = *reinterpret_cast<Memory*>(shared);
+  __shared__ BlstmBlock<CLUSTER_TILE> block;
+  const auto cluster = cooperative_groups::this_cluster();
+  const int rank = static_cast<int>(cluster.block_rank());
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int column_lane = lane % COLUMN_LANES;
+  const int64_t unit = rank * CLUSTER_UNITS + lane;
+  const bool is_reverse = batch.is_reverse(blockIdx.y);
+  const bool is_first = threadIdx.x == 0;
+  block.fill(batch, blockIdx.x / n_blocks);
+  __syncthreads();
+  const int n_steps = static_cast<int>(block.longest());
+  if (n_steps == 0) {
+    return;  // and so do all blocks of the cluster
+  }
+  if (is_first) {
+    memory.mailbox.open(Memory::n_bytes);
+  }
+  SlopeFactors factors[warp_products];
+  const float* matrix =
+      layer.recurrent + (blockIdx.z * layer.n_directions + blockIdx.y) * N_GATES * layer.n_units * layer.n_units;
+#pragma unroll
+  for (int i = 0; i < warp_products; ++i) {
+    const int first_before = (warp + i * n_warps) * PRODUCT_ROWS + lane / COLUMN_LANES;
+    factors[i].load(matrix, layer.n_units, rank * CLUSTER_UNITS + column_lane, first_before);
+  }
+  cluster.sync();
+  Memory* peers[warp_products];  // the owners of the units that each product's rows are
+#pragma unroll
+  for (int i = 0; i < warp_products; ++i) {
+    const int peer = (warp + i * n_warps) * PRODUCT_ROWS / CLUSTER_UNITS;
+    peers[i] = peer < n_blocks ? cluster.map_shared_rank(&memory, peer) : nullptr;
+  }
+  int lengths[n_cells];
+  int64_t starts[n_cells];  // (row, direction, unit) as one index, of the first step
+  const int row_numbers = static_cast<int>(layer.n_directions * layer.n_units);
+  const int stride = is_reverse ? -row_numbers : row_numbers;
+#pragma unroll
+  for (int i = 0; i < n_cells; ++i) {
+    const int utterance = warp + i * n_warps;
+    lengths[i] = unit < layer.n_units ? static_cast<int>(block.lengths[utterance]) : 0;
+    starts[i] = (block.row(utterance, 0, is_reverse) * layer.n_directions + blockIdx.y) * layer.n_units + unit;
+  }
+  float grad_cells[n_cells] = {};
+  BlstmFrame<float> next[n_cells];
+  const auto place = [&](int i, int step) { return starts[i] + static_cast<int64_t>(step) * stride; };
+  const auto load = [&](int step) {
+#pragma unroll
+    for (int i = 0; i < n_cells; ++i) {
+      next[i] = {};
+      if (step >= 0 && step < lengths[i]) {
+        next[i].load(layer, place(i, step), step > 0 ? place(i, step - 1) : -1);
+      }
+    }
+  };
+  load(n_steps - 1);
+  for (int turn = 0; turn < n_steps; ++turn) {
+    const int step = n_steps - 1 - turn;
+    BlstmSlopes<float> slopes[n_cells];
+#pragma unroll
+    for (int i = 0; i < n_cells; ++i) {
+      slopes[i] = next[i].slopes();
+    }
+    load(step - 1);  // on its way through all of this step
+    if (turn > 0) {
+      memory.mailbox.wait(turn, Memory::n_bytes, is_first);
+    }
+#pragma unroll
+    for (int i = 0; i < n_cells; ++i) {
+      const int utterance = warp + i * n_warps;
+      float grad_state = 0.0f;
+#pragma unroll
+      for (int peer = 0; turn > 0 && peer < n_blocks; ++peer) {
+        grad_state += memory.shares[turn % 2][peer][lane][utterance];
+      }
+      const FourNumbers<float> own = slopes[i].of(grad_state, grad_cells[i]);
+      if (step < lengths[i]) {
+        own.store(layer.grad_projected, place(i, step));
+      }
+      uint32_t* words = &memory.slopes[turn % 2][utterance][lane * N_GATES];
+      *reinterpret_cast<uint4*>(words) = {
+          to_tf32(own.number[0]), to_tf32(own.number[1]), to_tf32(own.number[2]), to_tf32(own.number[3])};
+    }
+    if (step == 0) {
+      break;
+    }
+    __syncthreads();  // and who is two turns ahead writes over no slopes that others read
+#pragma unroll
+    for (int i = 0; i < warp_products; ++i) {
+      if (peers[i] == nullptr) {
+        continue;
+      }
+      float sums[N_CHAINS][4] = {};
+#pragma unroll
+      for (int slab = 0; slab < SlopeFactors::n_slabs; ++slab) {
+        const uint32_t* column = &memory.slopes[turn % 2][lane / COLUMN_LANES][slab * LANE_WORDS * COLUMN_LANES];
+        const uint4 words = reinterpret_cast<const uint4*>(column)[column_lane];
+        add_tf32_product(sums[0], factors[i].words[slab][0], {words.x, words.y});
+        add_tf32_product(sums[1], factors[i].words[slab][1], {words.z, words.w});
+      }
+      const int row = (warp + i * n_warps) * PRODUCT_ROWS % CLUSTER_UNITS + lane / COLUMN_LANES;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int own = row + half * (PRODUCT_ROWS / 2);
+        float* theirs = &peers[i]->shares[(turn + 1) % 2][rank][own][column_lane * LANE_UTTERANCES];
+        const float letter[LANE_UTTERANCES] = {
+            sums[0][2 * half] + sums[1][2 * half], sums[0][2 * half + 1] + sums[1][2 * half + 1]};
+        peers[i]->mailbox.send(theirs, letter, turn + 1);
+      }
+    }
+  }
+  cluster.sync();  // nobody leaves while others look for it
+#endif
+}
+
+}  // namespace serfast

@@ -1,0 +1,242 @@
+// blstm on clusters of blocks with tensor cores (sm_90 and newer; blstm.h has the equations), up to 256 units.
+//
+// Like the kernels of blstm_cluster_kernel.cuh a cluster runs one direction of a tile of utterances through time, and a
+// block owns 32 units. But a slice of the recurrent matrix lies in registers, in the order that products read it, and
+// blocks hand each other states, or slopes, through mailboxes. Only factors of products are rounded, to 10 bits of
+// mantissa, and sums are float32:
+//
+// - forward: states lie in [-1, 1], rows of the matrix are brought near to it by a power of two each: halfs.
+// - backward: nothing bounds a slope, so slopes and matrix are TF32 numbers, which reach as far as float32.
+//
+// A sum runs over all units of the layer forward, and over the units of a block, then over the blocks, backward, in one
+// order: no other utterance and no tile changes it.
+
+#pragma once
+
+#include "blstm_cluster_kernel.cuh"
+#include "half.cuh"
+#include "mailbox.cuh"
+#include "tensor_core.cuh"
+
+namespace serfast {
+
+// Rows of a product, and units of them that one warp owns: its two products hold the gates (i, f) and (g, o) of each.
+constexpr int PRODUCT_ROWS = 16;
+constexpr int WARP_UNITS = PRODUCT_ROWS / 2;
+constexpr int FORWARD_WARPS = CLUSTER_UNITS / WARP_UNITS;
+constexpr int FORWARD_THREADS = 32 * FORWARD_WARPS;
+// Products of one warp that run at once do not add to each other's sums.
+constexpr int N_CHAINS = 2;
+// Utterances, of a product's columns, that a lane holds.
+constexpr int LANE_UTTERANCES = 2;
+// Words of a column that a lane loads at once, and the lanes that share one.
+constexpr int LANE_WORDS = 4;
+constexpr int COLUMN_LANES = 4;
+// Halfs of a column that all lanes load at once, for a product of each chain. Neighbouring columns are in other banks.
+constexpr int SLAB = 2 * LANE_WORDS * COLUMN_LANES;
+// Halfs reach from 2^-24 to 2^16: a row's largest number is brought to between 2^14 and 2^15, states are to 2^14.
+constexpr int HALF_EXPONENT = 15;
+constexpr int STATE_EXPONENT = 14;
+constexpr float STATE_SCALE = 1 << STATE_EXPONENT;
+
+// exp and / as the hardware has them: relative errors of 1e-5 at most, where rounding to a half has 5e-4.
+__device__ inline float quick_sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+__device__ inline float quick_tanh(float x) {
+  const float square = x * x;
+  const float series = 1.0f + square * (-1.0f / 3 + square * (2.0f / 15 + square * (-17.0f / 315)));
+  return fabsf(x) < 0.25f ? x * series : 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * x));
+}
+
+// Shared memory of a block, forward.
+template <int n_blocks>
+struct ForwardMemory {
+  static constexpr int n_padded = n_blocks * CLUSTER_UNITS;
+  static constexpr int n_resident = n_blocks > 4 ? 2 : 3;  // blocks whose registers a multiprocessor must hold
+  static constexpr uint32_t n_bytes = CLUSTER_TILE * n_padded * sizeof(Float16);  // of the states of a step
+
+  alignas(16) Float16 states[2][CLUSTER_TILE][n_padded + SLAB];
+  alignas(16) Float16 own[FORWARD_WARPS][CLUSTER_TILE][WARP_UNITS];  // what each warp is about to send
+  Mailbox mailbox;
+};
+
+// Rows of the recurrent matrix, two gates of a warp's units, as factors of products, and what undoes their scale.
+template <int n_blocks>
+struct GateFactors {
+  static constexpr int n_slabs = n_blocks * CLUSTER_UNITS / SLAB;
+
+  uint32_t words[n_slabs][N_CHAINS][LANE_WORDS];
+  float scales[2];  // (gate)
+
+  // Called by a whole warp. matrix (gate, unit, before).
+  __device__ void load(
+      const float* __restrict__ matrix, int64_t n_units, int first_gate, int64_t unit, int column_lane) {
+    const auto number = [&](int gate, int before) {
+      const bool exists = unit < n_units && before < n_units;
+      return exists ? matrix[((first_gate + gate) * n_units + unit) * n_units + before] : 0.0f;
+    };
+    int exponents[2];
+    for (int gate = 0; gate < 2; ++gate) {
+      float largest = 0.0f;
+      for (int slab = 0; slab < n_slabs; ++slab) {
+        for (int i = 0; i < 2 * LANE_WORDS; ++i) {
+          largest = fmaxf(largest, fabsf(number(gate, slab * SLAB + column_lane * 2 * LANE_WORDS + i)));
+        }
+      }
+      for (int distance = 1; distance < COLUMN_LANES; distance *= 2) {
+        largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, distance));
+      }
+      int exponent = 0;
+      if (isfinite(largest)) {
+        frexpf(largest, &exponent);
+      }
+      exponents[gate] = HALF_EXPONENT - exponent;
+      scales[gate] = ldexpf(1.0f, -exponents[gate] - STATE_EXPONENT);
+    }
+#pragma unroll
+    for (int slab = 0; slab < n_slabs; ++slab) {
+#pragma unroll
+      for (int word = 0; word < N_CHAINS * LANE_WORDS; ++word) {
+        const int chain = word / LANE_WORDS;
+        const int gate = word % 2;
+        const int before = slab * SLAB + column_lane * 2 * LANE_WORDS + chain * LANE_WORDS + word % LANE_WORDS / 2 * 2;
+        Float16 low;
+        Float16 high;
+        from_sum(ldexpf(number(gate, before), exponents[gate]), low);
+        from_sum(ldexpf(number(gate, before + 1), exponents[gate]), high);
+        words[slab][chain][word % LANE_WORDS] = low.bits | static_cast<uint32_t>(high.bits) << 16;
+      }
+    }
+  }
+};
+
+// Grid (tile and block of a cluster, direction, group).
+template <int n_blocks>
+__global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_resident)
+    blstm_tensor_kernel(BlstmForward<float> layer, BlstmBatch batch) {
+#if SERFAST_HAS_CLUSTERS
+  using Memory = ForwardMemory<n_blocks>;
+  extern __shared__ __align__(16) unsigned char shared[];
+  Memory& memory = *reinterpret_cast<Memory*>(shared);
+  __shared__ BlstmBlock<CLUSTER_TILE> block;
+  const auto cluster = cooperative_groups::this_cluster();
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int column_lane = lane % COLUMN_LANES;
+  const int first_unit = static_cast<int>(cluster.block_rank()) * CLUSTER_UNITS + warp * WARP_UNITS;
+  const int64_t unit = first_unit + lane / COLUMN_LANES;
+  const bool is_reverse = batch.is_reverse(blockIdx.y);
+  const bool is_first = threadIdx.x == 0;
+  block.fill(batch, blockIdx.x / n_blocks);
+  __syncthreads();
+  const int n_steps = static_cast<int>(block.longest());
+  if (n_steps == 0) {
+    return;  // and so do all blocks of the cluster
+  }
+  for (int i = threadIdx.x; i < CLUSTER_TILE * (Memory::n_padded + SLAB); i += FORWARD_THREADS) {
+    memory.states[0][i / (Memory::n_padded + SLAB)][i % (Memory::n_padded + SLAB)] = Float16{0};
+  }
+  if (is_first) {
+    memory.mailbox.open(Memory::n_bytes);
+  }
+  GateFactors<n_blocks> factors[2];  // of (i, f) and (g, o)
+  const float* matrix =
+      layer.recurrent + (blockIdx.z * layer.n_directions + blockIdx.y) * N_GATES * layer.n_units * layer.n_units;
+#pragma unroll
+  for (int pair = 0; pair < 2; ++pair) {
+    factors[pair].load(matrix, layer.n_units, 2 * pair, unit, column_lane);
+  }
+  cluster.sync();
+  // A lane sends all that its warp has of one utterance, to every fourth block.
+  const int sent_utterance = lane % CLUSTER_TILE;
+  constexpr int n_letters = (n_blocks + COLUMN_LANES - 1) / COLUMN_LANES;
+  Memory* peers[n_letters];
+#pragma unroll
+  for (int i = 0; i < n_letters; ++i) {
+    const int peer = lane / CLUSTER_TILE + i * COLUMN_LANES;
+    peers[i] = peer < n_blocks ? cluster.map_shared_rank(&memory, peer) : nullptr;
+  }
+  int lengths[LANE_UTTERANCES];
+  float cells[LANE_UTTERANCES] = {};
+  FourNumbers<float> next[LANE_UTTERANCES];
+  int64_t starts[LANE_UTTERANCES];  // (row, direction, unit) as one index, of the first step
+  const int row_numbers = static_cast<int>(layer.n_directions * layer.n_units);
+  const int stride = is_reverse ? -row_numbers : row_numbers;
+#pragma unroll
+  for (int i = 0; i < LANE_UTTERANCES; ++i) {
+    const int utterance = column_lane * LANE_UTTERANCES + i;
+    lengths[i] = unit < layer.n_units ? static_cast<int>(block.lengths[utterance]) : 0;
+    starts[i] = (block.row(utterance, 0, is_reverse) * layer.n_directions + blockIdx.y) * layer.n_units + unit;
+  }
+  const auto place = [&](int i, int step) { return starts[i] + static_cast<int64_t>(step) * stride; };
+  const auto load = [&](int step) {
+#pragma unroll
+    for (int i = 0; i < LANE_UTTERANCES; ++i) {
+      next[i] = step < lengths[i] ? FourNumbers<float>::load(layer.projected, place(i, step)) : FourNumbers<float>{};
+    }
+  };
+  load(0);
+  for (int step = 0; step < n_steps; ++step) {
+    FourNumbers<float> gates[LANE_UTTERANCES] = {next[0], next[1]};
+    load(step + 1);  // on its way through all of this step
+    if (step > 0) {
+      memory.mailbox.wait(step, Memory::n_bytes, is_first);
+    }
+    float sums[2][N_CHAINS][4] = {};
+#pragma unroll
+    for (int slab = 0; slab < GateFactors<n_blocks>::n_slabs; ++slab) {
+      const Float16* column = &memory.states[step % 2][lane / COLUMN_LANES][slab * SLAB];
+      const uint4 words = reinterpret_cast<const uint4*>(column)[column_lane];
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        add_half_product(sums[pair][0], factors[pair].words[slab][0], {words.x, words.y});
+        add_half_product(sums[pair][1], factors[pair].words[slab][1], {words.z, words.w});
+      }
+    }
+    float hidden[LANE_UTTERANCES];
+#pragma unroll
+    for (int i = 0; i < LANE_UTTERANCES; ++i) {
+#pragma unroll
+      for (int gate = 0; gate < N_GATES; ++gate) {
+        const int at = gate % 2 * LANE_UTTERANCES + i;
+        const float sum = sums[gate / 2][0][at] + sums[gate / 2][1][at];
+        gates[i].number[gate] += sum * factors[gate / 2].scales[gate % 2];
+      }
+      const float input = quick_sigmoid(gates[i].number[0]);
+      const float forget = quick_sigmoid(gates[i].number[1]);
+      const float candidate = quick_tanh(gates[i].number[2]);
+      const float output = quick_sigmoid(gates[i].number[3]);
+      cells[i] = forget * cells[i] + input * candidate;
+      hidden[i] = output * quick_tanh(cells[i]);
+      gates[i] = {{input, forget, candidate, output}};
+      from_sum(STATE_SCALE * hidden[i], memory.own[warp][column_lane * LANE_UTTERANCES + i][lane / COLUMN_LANES]);
+    }
+    __syncwarp();
+    if (step + 1 < n_steps) {
+      const uint4 words = *reinterpret_cast<const uint4*>(memory.own[warp][sent_utterance]);
+      const uint32_t letter[LANE_WORDS] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+      for (int i = 0; i < n_letters; ++i) {
+        if (peers[i] != nullptr) {
+          Float16* theirs = &peers[i]->states[(step + 1) % 2][sent_utterance][first_unit];
+          peers[i]->mailbox.send(reinterpret_cast<uint32_t*>(theirs), letter, step + 1);
+        }
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < LANE_UTTERANCES; ++i) {
+      if (step < lengths[i]) {
+        const int64_t at = place(i, step);
+        layer.hidden[at] = hidden[i];
+        if (layer.gates != nullptr) {
+          layer.cell[at] = cells[i];
+          gates[i].store(layer.gates, at);
+        }
+      }
+    }
+  }
+  cluster.sync();  // nobody leaves while others look for it
+#endif
+}
+
+}  // namespace serfast
