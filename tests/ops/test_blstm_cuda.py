@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from serfast import reference
 from serfast.ops import BLSTM_WEIGHTS, Lengths, blstm
 
-LENGTHS = [40, 1, 99, 60, 7, 31, 13, 2, 55, 23, 8]
+LENGTHS = [17, 1, 33, 26, 7, 14, 5, 2, 21, 9, 3]
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +73,16 @@ def test_equals_the_reference_in_double_precision(device, kernels, n_units: int)
     kernels.check(
         found, results(reference.blstm, rows.double(), {name: weight.double() for name, weight in weights.items()})
     )
+
+
+def test_long_utterances_equal_the_reference(device, kernels):
+    _, weights = example(32)
+    lengths = [1, 1546, 3400]
+    rows = torch.randn(sum(lengths), 28)
+    on_device = {name: weight.to(device) for name, weight in weights.items()}
+    found = results(blstm, rows.to(device), on_device, lengths=lengths, precision=kernels.precision)
+    double = {name: weight.double() for name, weight in weights.items()}
+    kernels.check(found, results(reference.blstm, rows.double(), double, lengths=lengths))
 
 
 @pytest.mark.parametrize("n_units", [200, 300, 1030])  # tiles of 8, 2 and 1 utterances
