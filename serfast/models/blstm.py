@@ -23,6 +23,7 @@ class BLSTM(nn.Module):
         dropout: share of the outputs of every layer but the last that is dropped in training.
         n_groups: models side by side, such as folds or seeds: every parameter gets a leading axis (group, ...), and
             ``forward`` takes the group of each utterance. None for one model, without that axis.
+        precision: of products on CUDA, "high" or "highest", as :func:`serfast.ops.blstm` has them.
 
     Raises:
         ValueError: if ``n_groups`` is below 1.
@@ -36,12 +37,14 @@ class BLSTM(nn.Module):
         dropout: float = 0.0,
         *,
         n_groups: int | None = None,
+        precision: str = "high",
     ) -> None:
         super().__init__()
         if n_groups is not None and n_groups < 1:
             raise ValueError(f"n_groups must be at least 1, got {n_groups}")
         lead = () if n_groups is None else (n_groups,)
         self.n_layers = n_layers
+        self.precision = precision
         self.n_outputs = 2 * n_units
         self.dropout = nn.Dropout(dropout)
         bound = 1 / math.sqrt(n_units)
@@ -61,7 +64,7 @@ class BLSTM(nn.Module):
         hidden = features
         for depth in range(self.n_layers):
             dropped = self.dropout(hidden) if depth > 0 else hidden
-            hidden = blstm(dropped, lengths, self._layer_weights(depth), group=group)
+            hidden = blstm(dropped, lengths, self._layer_weights(depth), group=group, precision=self.precision)
         return hidden
 
     def _layer_weights(self, depth: int) -> dict[str, Tensor]:
