@@ -59,13 +59,14 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
   Memory& memory = *reinterpret_cast<Memory*>(shared);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   const auto cluster = cooperative_groups::this_cluster();
-  const int rank = static_cast<int>(cluster.block_rank());
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int rank = kept(static_cast<int>(cluster.block_rank()));
+  const int thread = kept(static_cast<int>(threadIdx.x));
+  const int warp = thread / 32;
+  const int lane = thread % 32;
   const int column_lane = lane % COLUMN_LANES;
   const int64_t unit = rank * CLUSTER_UNITS + lane;
   const bool is_reverse = batch.is_reverse(blockIdx.y);
-  const bool is_first = threadIdx.x == 0;
+  const bool is_first = thread == 0;
   block.fill(batch, blockIdx.x / n_blocks);
   __syncthreads();
   const int n_steps = static_cast<int>(block.longest());
@@ -124,6 +125,7 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
     if (turn > 0) {
       memory.mailbox.wait(turn, Memory::n_bytes, is_first);
     }
+    FourNumbers<float> own[n_cells];
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {
       const int utterance = warp + i * n_warps;
@@ -132,22 +134,16 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
       for (int peer = 0; turn > 0 && peer < n_blocks; ++peer) {
         grad_state += memory.shares[turn % 2][peer][lane][utterance];
       }
-      const FourNumbers<float> own = slopes[i].of(grad_state, grad_cells[i]);
-      if (step < lengths[i]) {
-        own.store(layer.grad_projected, place(i, step));
-      }
+      own[i] = slopes[i].of(grad_state, grad_cells[i]);
       uint32_t* words = &memory.slopes[turn % 2][utterance][lane * N_GATES];
       *reinterpret_cast<uint4*>(words) = {
-          to_tf32(own.number[0]), to_tf32(own.number[1]), to_tf32(own.number[2]), to_tf32(own.number[3])};
-    }
-    if (step == 0) {
-      break;
+          to_tf32(own[i].number[0]), to_tf32(own[i].number[1]), to_tf32(own[i].number[2]), to_tf32(own[i].number[3])};
     }
     __syncthreads();  // and who is two turns ahead writes over no slopes that others read
 #pragma unroll
     for (int i = 0; i < warp_products; ++i) {
-      if (peers[i] == nullptr) {
-        continue;
+      if (step == 0 || peers[i] == nullptr) {
+        break;
       }
       float sums[N_CHAINS][4] = {};
 #pragma unroll
@@ -157,14 +153,20 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
         add_tf32_product(sums[0], factors[i].words[slab][0], {words.x, words.y});
         add_tf32_product(sums[1], factors[i].words[slab][1], {words.z, words.w});
       }
-      const int row = (warp + i * n_warps) * PRODUCT_ROWS % CLUSTER_UNITS + lane / COLUMN_LANES;
+      const int first = (warp + i * n_warps) * PRODUCT_ROWS % CLUSTER_UNITS + lane / COLUMN_LANES;
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int own = row + half * (PRODUCT_ROWS / 2);
-        float* theirs = &peers[i]->shares[(turn + 1) % 2][rank][own][column_lane * LANE_UTTERANCES];
+        const int row = first + half * (PRODUCT_ROWS / 2);
+        float* theirs = &peers[i]->shares[(turn + 1) % 2][rank][row][column_lane * LANE_UTTERANCES];
         const float letter[LANE_UTTERANCES] = {
             sums[0][2 * half] + sums[1][2 * half], sums[0][2 * half + 1] + sums[1][2 * half + 1]};
         peers[i]->mailbox.send(theirs, letter, turn + 1);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < n_cells; ++i) {  // last: what reads shared memory would wait for it
+      if (step < lengths[i]) {
+        own[i].store(layer.grad_projected, place(i, step));
       }
     }
   }

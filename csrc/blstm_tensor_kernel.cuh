@@ -48,6 +48,14 @@ __device__ inline float quick_tanh(float x) {
   return fabsf(x) < 0.25f ? x * series : 1.0f - __fdividef(2.0f, 1.0f + __expf(2.0f * x));
 }
 
+// The same number, in a register: left alone, the compiler may look up which block it runs in at every step.
+__device__ inline int kept(int number) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("mov.b32 %0, %0;" : "+r"(number));
+#endif
+  return number;
+}
+
 // Shared memory of a block, forward.
 template <int n_blocks>
 struct ForwardMemory {
@@ -120,20 +128,21 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
   Memory& memory = *reinterpret_cast<Memory*>(shared);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   const auto cluster = cooperative_groups::this_cluster();
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int warp = thread / 32;
+  const int lane = thread % 32;
   const int column_lane = lane % COLUMN_LANES;
-  const int first_unit = static_cast<int>(cluster.block_rank()) * CLUSTER_UNITS + warp * WARP_UNITS;
+  const int first_unit = kept(static_cast<int>(cluster.block_rank())) * CLUSTER_UNITS + warp * WARP_UNITS;
   const int64_t unit = first_unit + lane / COLUMN_LANES;
   const bool is_reverse = batch.is_reverse(blockIdx.y);
-  const bool is_first = threadIdx.x == 0;
+  const bool is_first = thread == 0;
   block.fill(batch, blockIdx.x / n_blocks);
   __syncthreads();
   const int n_steps = static_cast<int>(block.longest());
   if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }
-  for (int i = threadIdx.x; i < CLUSTER_TILE * (Memory::n_padded + SLAB); i += FORWARD_THREADS) {
+  for (int i = thread; i < CLUSTER_TILE * (Memory::n_padded + SLAB); i += FORWARD_THREADS) {
     memory.states[0][i / (Memory::n_padded + SLAB)][i % (Memory::n_padded + SLAB)] = Float16{0};
   }
   if (is_first) {

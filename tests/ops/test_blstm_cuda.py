@@ -120,6 +120,37 @@ def test_inputs_and_weights_of_any_scale_are_in_tolerance(device, kernels, scale
     kernels.check(found, results(reference.blstm, (rows / scale).double(), double))
 
 
+def test_tiny_recurrent_weights_are_in_tolerance(device, kernels):
+    rows, weights = example(33)
+    weights = {name: weight * (1e-6 if "weight_hh" in name else 1) for name, weight in weights.items()}
+    on_device = {name: weight.to(device) for name, weight in weights.items()}
+    found = results(blstm, rows.to(device), on_device, precision=kernels.precision)
+    double = {name: weight.double() for name, weight in weights.items()}
+    kernels.check(found, results(reference.blstm, rows.double(), double))
+
+
+def test_huge_recurrent_weights_leave_everything_finite(device, kernels):
+    rows, weights = example(33)  # gates are steps then, and any rounding may lead elsewhere
+    on_device = {name: (weight * (1e6 if "weight_hh" in name else 1)).to(device) for name, weight in weights.items()}
+    found = results(blstm, rows.to(device), on_device, precision=kernels.precision)
+    assert all(result.isfinite().all() for result in found)
+    assert found[0].abs().max() <= 1
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_slopes_of_any_scale_are_in_tolerance(device, kernels, scale: float):
+    rows, weights = example(33)
+
+    def gradients(layer, rows: Tensor, weights: dict[str, Tensor]) -> list[Tensor]:
+        weights = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+        hidden = layer(rows, torch.tensor(LENGTHS), weights, precision=kernels.precision)
+        return list(torch.autograd.grad(hidden.sum() * scale, list(weights.values())))
+
+    found = gradients(blstm, rows.to(device), {name: weight.to(device) for name, weight in weights.items()})
+    exact = gradients(reference.blstm, rows.double(), {name: weight.double() for name, weight in weights.items()})
+    kernels.check([torch.ones(1), *found], [torch.ones(1), *exact])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("counts", [[50, 0, 3, 2], [0, 0, 0, 0], [1, 50, 7, 30]])
 def test_rows_of_no_utterance_and_utterances_without_rows_change_nothing(device, kernels, counts: list[int]):
@@ -167,7 +198,8 @@ def test_the_highest_precision_in_training_is_not_touched_by_torchs_tf32(cuda):
 
 
 @pytest.mark.cuda
-def test_a_captured_graph_replays_with_other_lengths(cuda):
+@pytest.mark.parametrize("is_highest", [False, True])
+def test_a_captured_graph_replays_with_other_lengths(cuda, is_highest: bool):
     _, weights = example(64)
     weights = {name: weight.to(cuda) for name, weight in weights.items()}
     recurrent = torch.stack([weights["weight_hh_l0"], weights["weight_hh_l0_reverse"]])[None]
