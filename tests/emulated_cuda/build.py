@@ -1,11 +1,14 @@
 """Builds CUDA sources for a device that is emulated on the CPU."""
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from torch.utils.cpp_extension import include_paths, library_paths
 
+CAN_BUILD = sys.platform == "linux" and shutil.which("g++") is not None
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "csrc"
 TARGET_TORCH = "0x020b000000000000"  # as in setup.py

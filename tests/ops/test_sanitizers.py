@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from serfast.ops import cpu_capability, has_cuda_kernels
+from tests.emulated_cuda.build import CAN_BUILD
 
 REGISTER_BYTES = {"generic": 16, "avx2": 32, "avx512": 64}
 SOURCES = Path(__file__).parents[2] / "csrc"
@@ -50,7 +51,7 @@ def test_kernels_stay_within_their_buffers(tmp_path, operator, level, scalar):
     assert result.stdout.strip() == "watched"
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.skipif(not CAN_BUILD, reason="needs Linux and g++")
 @pytest.mark.skipif(has_cuda_kernels(), reason="the CUDA kernels themselves are there, for compute-sanitizer")
 def test_emulated_cuda_kernels_stay_within_their_buffers(tmp_path):
     libraries = [
