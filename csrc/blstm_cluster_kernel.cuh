@@ -109,6 +109,10 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
   float* states = reinterpret_cast<float*>(parts + CLUSTER_TILE * CLUSTER_TILE * CLUSTER_UNITS);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   block.fill(batch, blockIdx.x / n_blocks);
+  __syncthreads();
+  if (block.longest() == 0) {
+    return;  // and so do all blocks of the cluster
+  }
   load_slice<false>(layer.recurrent, layer.n_units, place, slice);
   for (int i = threadIdx.x; i < n_state; i += BLSTM_THREADS) {
     states[i] = 0.0f;
@@ -191,6 +195,10 @@ __global__ void __launch_bounds__(BLSTM_THREADS)
   float* parts = reinterpret_cast<float*>(slopes + 2 * n_slopes);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   block.fill(batch, blockIdx.x / n_blocks);
+  __syncthreads();
+  if (block.longest() == 0) {
+    return;  // and so do all blocks of the cluster
+  }
   load_slice<true>(layer.recurrent, layer.n_units, place, slice);
   cluster.sync();
   float grad_state = 0.0f;
@@ -203,7 +211,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS)
       };
       const int64_t at_before = step > 0 ? index(block.row(place.warp, step - 1, is_reverse)) : -1;
       const int64_t at = index(block.row(place.warp, step, is_reverse));
-      own = blstm_slopes(layer, at, at_before, grad_state, grad_cell);
+      own = blstm_slopes(layer, at, at_before, step + 1 < block.lengths[place.warp] ? grad_state : 0.0f, grad_cell);
     }
     if (step == 0) {
       break;

@@ -17,7 +17,8 @@ namespace serfast {
 
 constexpr int BLSTM_THREADS = 256;
 // Blocks that must fit a multiprocessor. Unasked, the compiler makes room for more of them and spills registers.
-constexpr int BLSTM_BLOCKS = 2;
+template <typename scalar_t>
+constexpr int BLSTM_BLOCKS = sizeof(scalar_t) > sizeof(float) ? 1 : 2;
 // Numbers of shared memory per unit and utterance of a tile: hidden, cell and four gates, or their slopes.
 constexpr int BLSTM_STATE_NUMBERS = 2 + N_GATES;
 
@@ -124,7 +125,7 @@ __global__ void blstm_pack_kernel(
 
 // Grid (tile, direction, group). Shared memory: gates (utterance, unit, gate), hidden, cell (utterance, unit).
 template <typename scalar_t, int tile_utterances>
-__global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
+__global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
     blstm_kernel(BlstmForward<scalar_t> layer, BlstmBatch batch) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int n_units = static_cast<int>(layer.n_units);
@@ -154,7 +155,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
       for (int before = 0; before < n_units; ++before) {
         const scalar_t factor = recurrent[static_cast<int64_t>(before) * n_gates + gate];
         for (int i = 0; i < tile_utterances; ++i) {
-          sums[i] += factor * hidden[i * n_units + before];
+          sums[i] = fma(factor, hidden[i * n_units + before], sums[i]);
         }
       }
       for (int i = 0; i < tile_utterances; ++i) {
@@ -254,7 +255,7 @@ __device__ FourNumbers<scalar_t> blstm_slopes(
 
 // Grid (tile, direction, group). Shared memory: slopes (utterance, unit, gate), grad_state, grad_cell (utterance, unit).
 template <typename scalar_t, int tile_utterances>
-__global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
+__global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
     blstm_backward_kernel(BlstmBackward<scalar_t> layer, BlstmBatch batch) {
   extern __shared__ __align__(16) unsigned char shared[];
   const int n_units = static_cast<int>(layer.n_units);
@@ -280,7 +281,8 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
         const auto index = [&](int64_t row) { return (row * n_directions + direction) * n_units + unit; };
         const int64_t at_before = step > 0 ? index(block.row(i, step - 1, is_reverse)) : -1;
         const int64_t at = index(block.row(i, step, is_reverse));
-        blstm_slopes(layer, at, at_before, grad_state[place], grad_cell[place]).store(slopes, place);
+        const scalar_t from_next = step + 1 < block.lengths[i] ? grad_state[place] : scalar_t(0);
+        blstm_slopes(layer, at, at_before, from_next, grad_cell[place]).store(slopes, place);
       }
     }
     __syncthreads();
@@ -289,7 +291,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS)
       for (int gate = 0; gate < n_gates; ++gate) {
         const scalar_t factor = recurrent[static_cast<int64_t>(gate) * n_units + before];
         for (int i = 0; i < tile_utterances; ++i) {
-          sums[i] += factor * slopes[i * n_gates + gate];
+          sums[i] = fma(factor, slopes[i * n_gates + gate], sums[i]);
         }
       }
       for (int i = 0; i < tile_utterances; ++i) {

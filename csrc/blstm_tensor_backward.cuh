@@ -131,10 +131,13 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
       const int utterance = warp + i * n_warps;
       float grad_state = 0.0f;
 #pragma unroll
-      for (int peer = 0; turn > 0 && peer < n_blocks; ++peer) {
+      for (int peer = 0; step + 1 < lengths[i] && peer < n_blocks; ++peer) {
         grad_state += memory.shares[turn % 2][peer][lane][utterance];
       }
-      own[i] = slopes[i].of(grad_state, grad_cells[i]);
+      own[i] = {};  // and no product with what others' infinite weights or slopes came to
+      if (step < lengths[i]) {
+        own[i] = slopes[i].of(grad_state, grad_cells[i]);
+      }
       uint32_t* words = &memory.slopes[turn % 2][utterance][lane * N_GATES];
       *reinterpret_cast<uint4*>(words) = {
           to_tf32(own[i].number[0]), to_tf32(own[i].number[1]), to_tf32(own[i].number[2]), to_tf32(own[i].number[3])};

@@ -30,10 +30,10 @@ class Mailbox {
     uint64_t& arrival = arrivals_[turn % 2];
     while (!cuda::ptx::mbarrier_try_wait_parity(&arrival, (turn - 1) / 2 % 2)) {
     }
-    __syncwarp();
     if (first) {
       expect(arrival, n_bytes);
     }
+    __syncwarp();
   }
 
   // Sends 4 or 8 bytes, or four numbers of 4 bytes, for a turn of this mailbox, to memory of the same block.

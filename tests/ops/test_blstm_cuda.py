@@ -187,6 +187,22 @@ def test_the_recurrence_gives_an_utterance_the_same_bits_in_any_batch(device, ke
         assert torch.equal(together, run([pieces[place]])[0])
 
 
+def test_infinite_weights_give_an_utterance_the_same_slopes_in_any_batch(device, kernels):
+    recurrent = torch.randn(1, 2, 4 * 33, 33, generator=torch.Generator().manual_seed(0)).to(device)
+    projected = torch.randn(12, 8 * 33, device=device)
+    settings = (None, None, 0, kernels.precision == "highest")
+
+    def slopes(first_rows: list[int], lengths: list[int]) -> Tensor:
+        batch = (torch.tensor(first_rows, device=device), torch.tensor(lengths, device=device))
+        hidden, cell, gates = torch.ops.serfast.blstm_recurrence(projected, recurrent, *batch, *settings, True)
+        infinite = recurrent.clone()
+        infinite[..., 0, 0] = torch.inf
+        backward = torch.ops.serfast.blstm_recurrence_backward
+        return backward(torch.ones_like(hidden), infinite, *batch, None, cell, gates, 0, settings[3])[:3]
+
+    assert torch.equal(slopes([0, 3], [3, 9]).nan_to_num(7.0), slopes([0], [3]).nan_to_num(7.0))
+
+
 @pytest.mark.cuda
 def test_the_highest_precision_in_training_is_not_touched_by_torchs_tf32(cuda):
     rows, weights = example(128)
