@@ -224,9 +224,8 @@ def test_a_captured_graph_replays_with_other_lengths(cuda, is_highest: bool):
     lengths = torch.tensor([50, 50, 50, 50], device=cuda)
 
     def run() -> Tensor:
-        return torch.ops.serfast.blstm_recurrence(
-            projected, recurrent, first_rows, lengths, None, None, 0, True, False
-        )[0]
+        arguments = (first_rows, lengths, None, None, 0, is_highest, False)
+        return torch.ops.serfast.blstm_recurrence(projected, recurrent, *arguments)[0]
 
     run()
     torch.cuda.synchronize()
