@@ -36,7 +36,7 @@ class Mailbox {
     __syncwarp();
   }
 
-  // Sends 4 or 8 bytes, or four numbers of 4 bytes, for a turn of this mailbox, to memory of the same block.
+  // Sends two or four numbers of 4 bytes for a turn of this mailbox, to their own boundary in memory of the same block.
   template <typename number_t, typename letter_t>
   __device__ void send(number_t* place, const letter_t& letter, int turn) {
     cuda::ptx::st_async(place, letter, &arrivals_[turn % 2]);

@@ -93,8 +93,11 @@ def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) 
             operator = getattr(torch.ops.serfast, name).default
             overrides.impl(name, functools.partial(operator.redispatch, kernels), "CPU")
     monkeypatch.setattr(sys.modules["serfast.ops.blstm"], "_n_lanes", lambda tensor: 1)  # CUDA's order of gates
+    monkeypatch.setattr(sys.modules["serfast.ops.linear"], "_is_on_cuda", lambda tensor: True)
     yield library
     overrides._destroy()
+    library.emulated_cuda_schedule(0)
+    library.emulated_cuda_capability(9)
 
 
 @pytest.fixture

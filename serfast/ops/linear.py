@@ -54,9 +54,13 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def multiplied_type(rows: Tensor, weight: Tensor) -> torch.dtype:
     """The type that rows and weight are multiplied in: tensor cores take half types, where both are of one."""
-    if rows.device.type == "cuda" and rows.dtype == weight.dtype:
+    if _is_on_cuda(rows) and rows.dtype == weight.dtype:
         return rows.dtype
     return torch.promote_types(rows.dtype, torch.float32)
+
+
+def _is_on_cuda(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda"
 
 
 def _check(rows: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -78,7 +82,7 @@ def weight_gradient(grad_outputs: Tensor, rows: Tensor) -> Tensor:
 
     Equal batches give equal bits. On CUDA the product is torch's.
     """
-    if rows.device.type == "cuda":
+    if _is_on_cuda(rows):
         return grad_outputs.T @ rows
     product: Tensor = torch.ops.serfast.linear_grad_weight(grad_outputs, rows)
     return product
@@ -118,7 +122,7 @@ def _factors_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
 
 def _times_matrix(rows: Tensor, matrix: Tensor) -> Tensor:
     """``rows @ matrix``, by our product on the CPU, where it is the faster one."""
-    if rows.device.type == "cuda":
+    if _is_on_cuda(rows):
         return rows @ matrix
     product: Tensor = torch.ops.serfast.linear(rows, matrix.T, None)
     return product

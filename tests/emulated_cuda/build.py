@@ -18,13 +18,15 @@ SANITIZERS = [
     *("-fno-sanitize=null,object-size,vptr", "--param=asan-stack=0"),  # fibers have stacks of their own
 ]
 
+BOUND = re.compile(r"__launch_bounds__\(([^(),]+)[^()]*\)(\s+\w+\([^{]*\) \{)")
 LAUNCH = re.compile(r"(\w+)(<[^;<>]*>)?\s*<<<(.*?)>>>\(", re.DOTALL)
 DYNAMIC_SHARED = re.compile(r"extern __shared__ (?:__align__\((\d+)\) )?unsigned char (\w+)\[\];")
 SHARED = re.compile(r"__shared__ ([^;]+?) (\w+)((?:\[[^\]]*\])*);")
 
 
 def plain_cpp(source: str) -> str:
-    """CUDA C++ without what only nvcc can read: launches and shared memory become calls of the emulated device."""
+    """CUDA C++ without what only nvcc can read: launches, their bounds and shared memory become calls of the device."""
+    source = BOUND.sub(r"\2\n  emulated::check_launch_bound(\1);", source)
     source = DYNAMIC_SHARED.sub(_dynamic_shared, source)
     source = SHARED.sub(r"auto& \2 = emulated::shared<\1\3, __COUNTER__>();", source)
     return LAUNCH.sub(_launch, source)

@@ -1,4 +1,5 @@
-// Asynchronous copies of the emulated device: carried out when they are waited for, so that early readers find NaN.
+// Asynchronous copies of the emulated device: carried out when they are waited for, so that early readers find NaN, or
+// at once with odd schedules, so that late readers of what they write over find other numbers.
 
 #pragma once
 
@@ -10,10 +11,14 @@ inline void __pipeline_memcpy_async(void* shared, const void* global, size_t n_b
     emulated::fail(
         "an asynchronous copy must be of 4, 8 or 16 bytes on their boundary, got " + std::to_string(n_bytes));
   }
-  emulated::device().current->copies.push_back([=] {
+  const auto copy = [=] {
     std::memcpy(shared, global, n_bytes - n_zeros);
     std::memset(static_cast<char*>(shared) + n_bytes - n_zeros, 0, n_zeros);
-  });
+  };
+  if (emulated::device().is_early()) {
+    copy();
+  }
+  emulated::device().current->copies.push_back(emulated::device().is_early() ? std::function<void()>([] {}) : copy);
 }
 
 inline void __pipeline_commit() {

@@ -13,7 +13,6 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __launch_bounds__(...)
 
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
@@ -74,15 +73,18 @@ template <typename... parameters_t, typename... arguments_t>
 cudaError_t cudaLaunchKernelEx(
     const cudaLaunchConfig_t* config, void (*kernel)(parameters_t...), arguments_t&&... arguments) {
   const auto& shape = config->attrs[0].val.clusterDim;
-  const unsigned cluster = config->numAttrs == 0 ? 1 : shape.x * shape.y * shape.z;
+  if (config->numAttrs != 1 || shape.y != 1 || shape.z != 1) {
+    throw std::runtime_error("an emulated launch must have one attribute, a cluster along x");
+  }
+  const unsigned cluster = shape.x;
   const emulated::Launch launch = {config->gridDim, config->blockDim, config->dynamicSmemBytes, cluster};
   launch.check(emulated::asked_shared_bytes(kernel));
-  launch.run([&] { kernel(arguments...); });
+  launch.run([&] { kernel(arguments...); }, emulated::asked_shared_bytes(kernel));
   return cudaSuccess;
 }
 
 inline void __syncthreads() { emulated::wait_for(*emulated::device().current->block); }
-inline void __syncwarp() { emulated::wait_for_warp(0xFFFFFFFFu); }
+inline void __syncwarp() { emulated::wait_for_warp(0xFFFFFFFFu, "a barrier"); }
 
 template <typename number_t>
 number_t __shfl_sync(unsigned mask, number_t value, int source) {
@@ -95,7 +97,7 @@ number_t __shfl_xor_sync(unsigned mask, number_t value, int distance) {
 }
 
 inline unsigned __ballot_sync(unsigned mask, bool vote) {
-  const auto& brought = emulated::bring(mask, vote);
+  const auto& brought = emulated::bring(mask, vote, "a vote");
   unsigned votes = 0;
   for (unsigned lane = 0; lane < emulated::WARP_THREADS; ++lane) {
     votes |= brought[lane].bytes[0] != 0 ? 1u << lane : 0u;

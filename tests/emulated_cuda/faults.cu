@@ -30,6 +30,7 @@ __global__ void copied_kernel(bool waits, const float* numbers, float* result) {
   __pipeline_commit();
   __pipeline_wait_prior(waits ? 0 : 1);
   result[threadIdx.x] = shared[threadIdx.x];
+  __pipeline_wait_prior(0);
 }
 
 __global__ void far_copied_kernel(const float* numbers) {
@@ -37,8 +38,44 @@ __global__ void far_copied_kernel(const float* numbers) {
   __pipeline_memcpy_async(&shared[1], numbers, 16);
 }
 
-__global__ void left_kernel(float* result) {
-  if (threadIdx.x == 3) {
+// Reads what a copy writes over, unless it waits for the readers before.
+__global__ void overwritten_kernel(bool waits, const float* numbers, float* result) {
+  __shared__ float shared[N_THREADS];
+  shared[threadIdx.x] = numbers[threadIdx.x];
+  __syncthreads();
+  result[threadIdx.x] = shared[N_THREADS - 1 - threadIdx.x];
+  if (waits) {
+    __syncthreads();
+  }
+  __pipeline_memcpy_async(&shared[threadIdx.x], numbers + N_THREADS, sizeof(float));
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
+}
+
+__global__ void unwaited_kernel(const float* numbers) {
+  __shared__ float shared[N_THREADS];
+  __pipeline_memcpy_async(&shared[threadIdx.x], numbers, sizeof(float));
+  __pipeline_commit();
+}
+
+__global__ void __launch_bounds__(N_THREADS / 2, 1) bound_kernel(float* result) { result[threadIdx.x] = 1; }
+
+__global__ void both_kernel(float* result) {
+  extern __shared__ unsigned char shared[];
+  __shared__ float declared[1024];
+  result[threadIdx.x] = declared[threadIdx.x] = shared[threadIdx.x] = 1;
+}
+
+__global__ void mixed_kernel(float* result) {
+  if (threadIdx.x % 32 == 0) {
+    __syncwarp();
+  } else {
+    result[threadIdx.x] = __shfl_sync(0xFFFFFFFFu, 1.0f, 0);
+  }
+}
+
+__global__ void left_kernel(float* result, unsigned leaver) {
+  if (threadIdx.x == leaver) {
     return;
   }
   result[threadIdx.x] = __shfl_xor_sync(0xFFFFFFFFu, 1.0f, 1);
@@ -76,13 +113,16 @@ struct alignas(8) Pair {
 };
 
 // Every thread sends two numbers to where it reads them from.
-__global__ void sent_kernel(bool opens, bool waits, int n_expected, const float* numbers, float* result) {
+__global__ void sent_kernel(
+    bool opens, bool waits, int n_expected, const float* numbers, float* result, int n_arrivals = 1) {
   __shared__ uint64_t arrived;
   __shared__ Pair shared[N_THREADS];
   if (opens && threadIdx.x == 0) {
     cuda::ptx::mbarrier_init(&arrived, 1);
-    cuda::ptx::mbarrier_arrive_expect_tx(
-        cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &arrived, n_expected * sizeof(float));
+    for (int i = 0; i < n_arrivals; ++i) {
+      cuda::ptx::mbarrier_arrive_expect_tx(
+          cuda::ptx::sem_release, cuda::ptx::scope_cta, cuda::ptx::space_shared, &arrived, n_expected * sizeof(float));
+    }
   }
   __syncthreads();
   const float letter[2] = {numbers[threadIdx.x], 0.0f};
@@ -95,11 +135,22 @@ __global__ void sent_kernel(bool opens, bool waits, int n_expected, const float*
   __syncthreads();
 }
 
+// Sends to the memory of the device.
+__global__ void sent_away_kernel(float* result) {
+  __shared__ uint64_t arrived;
+  if (threadIdx.x == 0) {
+    cuda::ptx::mbarrier_init(&arrived, 1);
+  }
+  __syncthreads();
+  const float letter[2] = {1.0f, 2.0f};
+  cuda::ptx::st_async(result, letter, &arrived);
+}
+
 int main(int, char** arguments) {
   const std::string name = arguments[1];
   emulated_cuda_schedule(static_cast<unsigned>(std::atoi(arguments[2])));
   alignas(32) float numbers[16 * 17];
-  float result[N_THREADS] = {};
+  alignas(8) float result[N_THREADS] = {};
   for (int i = 0; i < 16 * 17; ++i) {
     numbers[i] = static_cast<float>(i);
   }
@@ -110,17 +161,26 @@ int main(int, char** arguments) {
       {"copied", [&] { copied_kernel<<<1, N_THREADS, 0, stream>>>(true, numbers, result); }},
       {"copied without waiting", [&] { copied_kernel<<<1, N_THREADS, 0, stream>>>(false, numbers, result); }},
       {"copied off a boundary", [&] { far_copied_kernel<<<1, N_THREADS, 0, stream>>>(numbers); }},
-      {"a lane left", [&] { left_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"overwritten", [&] { overwritten_kernel<<<1, N_THREADS, 0, stream>>>(true, numbers, result); }},
+      {"overwritten too soon", [&] { overwritten_kernel<<<1, N_THREADS, 0, stream>>>(false, numbers, result); }},
+      {"copies left behind", [&] { unwaited_kernel<<<1, N_THREADS, 0, stream>>>(numbers); }},
+      {"beyond its bound", [&] { bound_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"much memory of both kinds", [&] { both_kernel<<<1, N_THREADS, 48 * 1024, stream>>>(result); }},
+      {"mixed exchanges", [&] { mixed_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"the first lane left", [&] { left_kernel<<<1, N_THREADS, 0, stream>>>(result, 0); }},
+      {"the last lane left", [&] { left_kernel<<<1, N_THREADS, 0, stream>>>(result, 31); }},
       {"stuck", [&] { stuck_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
-      {"no blocks", [&] { left_kernel<<<dim3(1, 0), N_THREADS, 0, stream>>>(result); }},
-      {"many blocks", [&] { left_kernel<<<dim3(1, 70000), N_THREADS, 0, stream>>>(result); }},
-      {"many threads", [&] { left_kernel<<<1, 2048, 0, stream>>>(result); }},
+      {"no blocks", [&] { left_kernel<<<dim3(1, 0), N_THREADS, 0, stream>>>(result, 3); }},
+      {"many blocks", [&] { left_kernel<<<dim3(1, 70000), N_THREADS, 0, stream>>>(result, 3); }},
+      {"many threads", [&] { left_kernel<<<1, 2048, 0, stream>>>(result, 3); }},
       {"dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 48 * 1024, stream>>>(result); }},
       {"much dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 49 * 1024, stream>>>(result); }},
       {"much static memory", [&] { large_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
       {"sent", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, true, 2 * N_THREADS, numbers, result); }},
       {"sent without waiting",
        [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, false, 2 * N_THREADS, numbers, result); }},
+      {"arrived twice", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, true, 99, numbers, result, 2); }},
+      {"sent away", [&] { sent_away_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
       {"sent too little", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(true, true, 999, numbers, result); }},
       {"sent to nobody", [&] { sent_kernel<<<1, N_THREADS, 0, stream>>>(false, true, 0, numbers, result); }},
       {"a square off a boundary", [&] { square_kernel<<<1, 32, 0, stream>>>(numbers); }},

@@ -87,8 +87,9 @@ struct Launch {
     demand(cluster == 1 || device().capability >= 9, "clusters must run on sm_90", device().capability * 10);
   }
 
-  void run(const std::function<void()>& kernel) const {
+  void run(const std::function<void()>& kernel, size_t n_asked_bytes) const {
     Device& all = device();
+    all.n_shared_limit = n_asked_bytes > STATIC_SHARED_BYTES ? all.most_shared_bytes() : STATIC_SHARED_BYTES;
     gridDim = grid;
     blockDim = block;
     all.kernel = kernel;
@@ -145,7 +146,7 @@ auto launch(const Kernel& kernel, dim3 grid, dim3 block, size_t n_bytes, const v
   return [=](const auto... arguments) {
     const Launch own = {grid, block, n_bytes, 1};
     own.check(asked_shared_bytes(kernel));
-    own.run([&] { kernel(arguments...); });
+    own.run([&] { kernel(arguments...); }, asked_shared_bytes(kernel));
   };
 }
 

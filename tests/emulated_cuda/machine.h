@@ -35,6 +35,7 @@ namespace emulated {
 
 constexpr int WARP_THREADS = 32;
 constexpr size_t STACK_BYTES = 256 * 1024;
+constexpr size_t GUARD_BYTES = 64 * 1024;          // at its end: pages of every kernel
 constexpr size_t STATIC_SHARED_BYTES = 48 * 1024;  // and of dynamic shared memory, unless a kernel asks for more
 constexpr unsigned MOST_CLUSTER_BLOCKS = 8;
 constexpr unsigned MOST_THREADS = 1024;
@@ -67,13 +68,14 @@ using Slots = Slot[WARP_THREADS];
 
 struct Warp : Team {
   Slots slots[2];  // used in turns
+  const char* operation = nullptr;
 };
 
 // Memory filled with NaN, on a boundary of its own alignment and of no greater power of two, with nothing behind it.
 class Memory {
  public:
   Memory() = default;
-  Memory(size_t n_bytes, size_t alignment) : alignment_(alignment) {
+  Memory(size_t n_bytes, size_t alignment) : n_bytes_(n_bytes), alignment_(alignment) {
     void* start = nullptr;
     if (posix_memalign(&start, 2 * std::max(alignment, sizeof(void*)), alignment + n_bytes) != 0) {
       throw std::bad_alloc();
@@ -83,18 +85,28 @@ class Memory {
   }
 
   unsigned char* begin() const { return start_ ? start_.get() + alignment_ : nullptr; }
+  bool holds(const void* place) const {
+    const auto* byte = static_cast<const unsigned char*>(place);
+    return start_ && byte >= begin() && byte < begin() + n_bytes_;
+  }
 
  private:
+  size_t n_bytes_ = 0;
   size_t alignment_ = 0;
   std::unique_ptr<unsigned char, decltype(&std::free)> start_ = {nullptr, &std::free};
 };
 
 struct Block : Team {
   dim3 index;
-  std::map<int, Memory> shared;
+  std::map<const void*, Memory> shared;
   Memory dynamic_shared;  // once the kernel has named its alignment
   size_t n_shared_bytes = 0;
   std::vector<Warp> warps;
+
+  bool holds(const void* place) const {
+    const auto has = [&](const auto& declared) { return declared.second.holds(place); };
+    return dynamic_shared.holds(place) || std::any_of(shared.begin(), shared.end(), has);
+  }
 };
 
 // A barrier in shared memory that waits for bytes as well as for threads. Its generation is its phase.
@@ -137,6 +149,7 @@ struct Thread {
   Team* awaited = nullptr;
   uint64_t awaited_generation = 0;
   unsigned n_exchanges = 0;
+  bool has_tried = false;                     // to wait for bytes, in vain
   std::vector<std::function<void()>> copies;  // asynchronous ones, not carried out yet
   std::vector<size_t> batches;                // how many of them each commit closed
   bool is_started = false;
@@ -154,10 +167,13 @@ struct Device {
   std::vector<void*> stacks;
   std::map<const void*, size_t> asked_shared_bytes;
   size_t n_dynamic_bytes = 0;
+  size_t n_shared_limit = 0;  // of a block, dynamic or not
   unsigned schedule = 0;
   int capability = 9;  // sm_90, or sm_80 with 8
 
   size_t most_shared_bytes() const { return (capability >= 9 ? 227 : 163) * 1024; }
+  // Whether what is on its way arrives at once, or not before it is waited for.
+  bool is_early() const { return schedule % 2 == 1; }
 };
 
 inline Device& device() {
@@ -191,22 +207,26 @@ inline void wait_for(Team& team) {
   thread.awaited = nullptr;
 }
 
-inline void wait_for_warp(unsigned mask) {
+inline void wait_for_warp(unsigned mask, const char* operation) {
   Warp& warp = *device().current->warp;
   if (mask != 0xFFFFFFFFu || warp.n_alive != WARP_THREADS) {
     fail("a warp's exchange must be made by all of its lanes, got " + std::to_string(warp.n_alive));
   }
+  if (warp.n_waiting > 0 && std::strcmp(warp.operation, operation) != 0) {
+    fail(std::string("a warp's lanes must make the same exchange, got ") + warp.operation + " and " + operation);
+  }
+  warp.operation = operation;
   wait_for(warp);
 }
 
 // What all lanes brought, once they have.
 template <typename number_t>
-const Slots& bring(unsigned mask, const number_t& value) {
+const Slots& bring(unsigned mask, const number_t& value, const char* operation) {
   static_assert(sizeof(number_t) <= sizeof(Slot));
   Thread& thread = *device().current;
   Slots& slots = thread.warp->slots[thread.n_exchanges++ % 2];
   std::memcpy(slots[thread.lane].bytes, &value, sizeof(number_t));
-  wait_for_warp(mask);
+  wait_for_warp(mask, operation);
   return slots;
 }
 
@@ -214,19 +234,24 @@ const Slots& bring(unsigned mask, const number_t& value) {
 template <typename number_t>
 number_t exchange(unsigned mask, const number_t& value, unsigned source) {
   number_t result;
-  std::memcpy(&result, bring(mask, value)[source % WARP_THREADS].bytes, sizeof(number_t));
+  std::memcpy(&result, bring(mask, value, "a shuffle")[source % WARP_THREADS].bytes, sizeof(number_t));
   return result;
 }
 
 // Shared memory declared at one place of the source.
 template <typename shared_t, int place>
 shared_t& shared() {
+  static const char key = 0;  // of this type at this place
   Block& block = *device().current->block;
-  const auto [found, is_new] = block.shared.try_emplace(place, sizeof(shared_t), alignof(shared_t));
+  const auto [found, is_new] = block.shared.try_emplace(&key, sizeof(shared_t), alignof(shared_t));
   if (is_new) {
     block.n_shared_bytes += sizeof(shared_t);
     if (block.n_shared_bytes > STATIC_SHARED_BYTES) {
       fail("a block must declare at most 48 KB of shared memory, got " + std::to_string(block.n_shared_bytes));
+    }
+    const size_t n_bytes = block.n_shared_bytes + device().n_dynamic_bytes;
+    if (n_bytes > device().n_shared_limit) {
+      fail("a block must ask for its shared memory, declared and dynamic, got " + std::to_string(n_bytes));
     }
   }
   return *reinterpret_cast<shared_t*>(found->second.begin());
@@ -238,6 +263,12 @@ inline unsigned char* dynamic_shared(size_t alignment) {
     block.dynamic_shared = Memory(device().n_dynamic_bytes, alignment);
   }
   return block.dynamic_shared.begin();
+}
+
+inline void check_launch_bound(unsigned n_threads) {
+  if (blockDim.x > n_threads) {
+    fail("a block must have at most the threads that its kernel is bound to, got " + std::to_string(blockDim.x));
+  }
 }
 
 inline Arrivals& arrivals_at(const void* place) {
@@ -260,12 +291,15 @@ inline void deliver(Cluster& cluster, const Letter& letter) {
 }
 
 inline void send(const Letter& letter) {
-  arrivals_at(letter.barrier);
+  const Block& block = *arrivals_at(letter.barrier).block;
+  if (!block.holds(letter.place) || !block.holds(letter.place + letter.bytes.size() - 1)) {
+    fail("sent bytes must go to the shared memory of the barrier's block, got others");
+  }
   Cluster& cluster = *device().current->cluster;
-  if (device().schedule % 2 == 0) {
-    cluster.letters.push_back(letter);
-  } else {
+  if (device().is_early()) {
     deliver(cluster, letter);
+  } else {
+    cluster.letters.push_back(letter);
   }
 }
 
@@ -282,6 +316,12 @@ inline void wait_for_end_of_phase(Arrivals& barrier) {
 inline void run_thread() {
   device().kernel();
   Thread& thread = *device().current;
+  if (thread.warp->n_waiting > 0) {
+    fail("a lane must not leave while others of its warp wait, got " + std::to_string(thread.warp->n_waiting));
+  }
+  if (!thread.copies.empty()) {
+    fail("a thread must wait for its copies before it ends, got " + std::to_string(thread.copies.size()));
+  }
   thread.is_done = true;
   for (Team* team :
        {static_cast<Team*>(thread.warp), static_cast<Team*>(thread.block), static_cast<Team*>(thread.cluster)}) {
@@ -297,8 +337,12 @@ inline void run_thread() {
   Device& all = device();
   thread.is_started = true;
   while (all.stacks.size() <= place) {
-    all.stacks.push_back(
-        mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (stack == MAP_FAILED || mprotect(stack, GUARD_BYTES, PROT_NONE) != 0) {
+      std::abort();
+    }
+    all.stacks.push_back(stack);
   }
   ucontext_t fiber;
   getcontext(&fiber);

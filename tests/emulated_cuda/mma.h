@@ -1,4 +1,4 @@
-// Tensor cores of the emulated device: every lane holds a whole square, and stores its share of it.
+// Tensor cores of the emulated device: every lane holds whole squares, and sums and stores its share of one.
 
 #pragma once
 
@@ -46,7 +46,7 @@ void fill_fragment(Fragment& square, float number) {
 template <typename use_t, int m, int n, int k, typename number_t, typename layout_t>
 void load_matrix_sync(fragment<use_t, m, n, k, number_t, layout_t>& square, const number_t* memory, unsigned stride) {
   check_square(memory, stride);
-  __syncwarp();
+  emulated::wait_for_warp(0xFFFFFFFFu, "a product");
   for (int row = 0; row < square.height; ++row) {
     for (int column = 0; column < square.width; ++column) {
       square.numbers[row][column] =
@@ -61,15 +61,13 @@ void mma_sync(
     const fragment<matrix_a, m, n, k, number_t, layout_a>& a,
     const fragment<matrix_b, m, n, k, number_t, layout_b>& b,
     const fragment<accumulator, m, n, k, float>& c) {
-  __syncwarp();
-  for (int row = 0; row < m; ++row) {
-    for (int column = 0; column < n; ++column) {
-      float sum = c.numbers[row][column];
-      for (int depth = 0; depth < k; ++depth) {
-        sum = std::fma(a.numbers[row][depth], b.numbers[depth][column], sum);
-      }
-      result.numbers[row][column] = sum;
+  emulated::wait_for_warp(0xFFFFFFFFu, "a product");
+  for (int place = static_cast<int>(emulated::device().current->lane); place < m * n; place += emulated::WARP_THREADS) {
+    float sum = c.numbers[place / n][place % n];
+    for (int depth = 0; depth < k; ++depth) {
+      sum += a.numbers[place / n][depth] * b.numbers[depth][place % n];  // the product of halfs is exact
     }
+    result.numbers[place / n][place % n] = sum;
   }
 }
 
@@ -77,7 +75,7 @@ template <int m, int n, int k>
 void store_matrix_sync(
     float* memory, const fragment<accumulator, m, n, k, float>& square, unsigned stride, layout_t layout) {
   check_square(memory, stride);
-  __syncwarp();
+  emulated::wait_for_warp(0xFFFFFFFFu, "a product");
   for (int place = static_cast<int>(emulated::device().current->lane); place < m * n; place += emulated::WARP_THREADS) {
     element(memory, stride, layout == mem_row_major, place / n, place % n) = square.numbers[place / n][place % n];
   }

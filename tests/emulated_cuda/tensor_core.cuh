@@ -35,7 +35,7 @@ struct Factors {
 // number(word, place): one of the `depth` / 8 numbers of a word.
 template <int depth, typename Number>
 void add_product(float (&sums)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const Number& number) {
-  const auto& brought = emulated::bring(0xFFFFFFFFu, Factors{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
+  const auto& brought = emulated::bring(0xFFFFFFFFu, Factors{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}}, "a product");
   const auto factors = [&](int lane) -> const Factors& {
     return *reinterpret_cast<const Factors*>(brought[lane].bytes);
   };

@@ -29,6 +29,7 @@ def output(program, name, schedule):
         ("reversed", list(range(N_THREADS))[::-1]),
         ("copied", list(range(N_THREADS))),
         ("sent", list(range(N_THREADS))),
+        ("overwritten", list(range(N_THREADS))[::-1]),
         ("dynamic memory", [1] * N_THREADS),
     ],
 )
@@ -36,17 +37,29 @@ def test_right_kernels_get_the_same_numbers_in_every_order(program, name, expect
     assert [float(number) for number in output(program, name, schedule).split()] == expected
 
 
-@pytest.mark.parametrize("schedule", range(4))
+@pytest.mark.parametrize("schedule", [0, 2])  # what is on its way comes late
 @pytest.mark.parametrize("name", ["reversed without a barrier", "copied without waiting"])
 def test_numbers_that_are_not_there_yet_are_nan(program, name, schedule):
     assert any(math.isnan(float(number)) for number in output(program, name, schedule).split())
+
+
+def test_what_is_written_over_too_soon_changes_numbers(program):
+    expected = output(program, "overwritten", 0)
+    assert all(output(program, "overwritten too soon", schedule) != expected for schedule in (1, 3, 5))
 
 
 @pytest.mark.parametrize(
     ("name", "refusal"),
     [
         ("copied off a boundary", "an asynchronous copy must be of 4, 8 or 16 bytes on their boundary, got 16"),
-        ("a lane left", "a warp's exchange must be made by all of its lanes, got 31"),
+        ("the first lane left", "a warp's exchange must be made by all of its lanes, got 31"),
+        ("copies left behind", "a thread must wait for its copies before it ends, got 1"),
+        ("beyond its bound", "a block must have at most the threads that its kernel is bound to, got 64"),
+        ("much memory of both kinds", "a block must ask for its shared memory, declared and dynamic, got 53248"),
+        ("mixed exchanges", "a warp's lanes must make the same exchange"),
+        ("the last lane left", "a lane must not leave while others of its warp wait, got 31"),
+        ("arrived twice", "a barrier must be arrived at no more often than it expects"),
+        ("sent away", "sent bytes must go to the shared memory of the barrier's block, got others"),
         ("stuck", "threads wait at a barrier that the others never reach"),
         ("no blocks", "a grid must have blocks, got 0"),
         ("many blocks", "a grid must have at most 65535 blocks along y and z, got 70000"),
@@ -60,5 +73,4 @@ def test_numbers_that_are_not_there_yet_are_nan(program, name, schedule):
     ],
 )
 def test_what_a_device_forbids_is_refused(program, name, refusal):
-    assert output(program, name, 0) == refusal
-    assert output(program, name, 2).split(", got")[0] == refusal.split(", got")[0]
+    assert output(program, name, 0).startswith(refusal)
