@@ -108,9 +108,8 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
   FourNumbers<float>* parts = slice + place.n_padded * CLUSTER_UNITS;
   float* states = reinterpret_cast<float*>(parts + CLUSTER_TILE * CLUSTER_TILE * CLUSTER_UNITS);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
-  block.fill(batch, blockIdx.x / n_blocks);
-  __syncthreads();
-  if (block.longest() == 0) {
+  const int64_t n_steps = block.fill(batch, blockIdx.x / n_blocks);
+  if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }
   load_slice<false>(layer.recurrent, layer.n_units, place, slice);
@@ -119,7 +118,6 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
   }
   cluster.sync();
   float cell = 0.0f;
-  const int64_t n_steps = block.longest();
   for (int64_t step = 0; step < n_steps; ++step) {
     const bool is_frame = step < block.lengths[place.warp];
     const bool exists = is_frame && place.unit < layer.n_units;
@@ -194,16 +192,15 @@ __global__ void __launch_bounds__(BLSTM_THREADS)
   FourNumbers<float>* slopes = slice + place.n_padded * CLUSTER_UNITS;
   float* parts = reinterpret_cast<float*>(slopes + 2 * n_slopes);
   __shared__ BlstmBlock<CLUSTER_TILE> block;
-  block.fill(batch, blockIdx.x / n_blocks);
-  __syncthreads();
-  if (block.longest() == 0) {
+  const int64_t n_steps = block.fill(batch, blockIdx.x / n_blocks);
+  if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }
   load_slice<true>(layer.recurrent, layer.n_units, place, slice);
   cluster.sync();
   float grad_state = 0.0f;
   float grad_cell = 0.0f;
-  for (int64_t step = block.longest() - 1; step >= 0; --step) {
+  for (int64_t step = n_steps - 1; step >= 0; --step) {
     FourNumbers<float> own = {};
     if (step < block.lengths[place.warp] && place.unit < layer.n_units) {
       const auto index = [&](int64_t row) {

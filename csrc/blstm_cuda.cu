@@ -19,6 +19,8 @@ namespace {
 
 // Shared memory that a block of every device since sm_80 can have for its state, if it asks.
 constexpr int64_t SHARED_BYTES = 96 * 1024;
+// Blocks of a grid along z.
+constexpr int64_t MOST_GROUPS = 65535;
 // Blocks of the kernel that reorders the recurrent matrix.
 constexpr unsigned PACK_BLOCKS = 256;
 
@@ -163,6 +165,9 @@ struct Batch {
   std::optional<Tensor> groups;  // (batch)
 
   BlstmBatch on(const Tensor& rows, const Tensor& recurrent, int64_t first_direction) const {
+    STD_TORCH_CHECK(
+        recurrent.size(0) <= MOST_GROUPS, "blstm must have at most ", MOST_GROUPS, " groups on CUDA, got ",
+        recurrent.size(0));
     return {
         pointer<int64_t>(first_rows),
         pointer<int64_t>(lengths),

@@ -70,8 +70,8 @@ struct BlstmBlock {
   int64_t first_rows[tile_utterances];
   int64_t lengths[tile_utterances];
 
-  // Called by every thread, before a barrier.
-  __device__ void fill(const BlstmBatch& batch, int64_t tile) {
+  // The most frames of an utterance. Called by every thread.
+  __device__ int64_t fill(const BlstmBatch& batch, int64_t tile) {
     const int i = threadIdx.x;
     if (i < tile_utterances) {
       const int64_t index = batch.find(tile * tile_utterances + i, blockIdx.z);
@@ -81,9 +81,7 @@ struct BlstmBlock {
       const int64_t length = exists ? batch.lengths[index] : 0;
       lengths[i] = length < n_left ? length : n_left;
     }
-  }
-
-  __device__ int64_t longest() const {
+    __syncthreads();
     int64_t most = 0;
     for (int i = 0; i < tile_utterances; ++i) {
       most = lengths[i] > most ? lengths[i] : most;
@@ -137,13 +135,12 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
   scalar_t* hidden = gates + tile_utterances * n_gates;
   scalar_t* cell = hidden + tile_utterances * n_units;
   __shared__ BlstmBlock<tile_utterances> block;
-  block.fill(batch, blockIdx.x);
+  const int64_t n_steps = block.fill(batch, blockIdx.x);
   for (int i = threadIdx.x; i < 2 * tile_utterances * n_units; i += blockDim.x) {
     hidden[i] = scalar_t(0);
   }
   __syncthreads();
   const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
-  const int64_t n_steps = block.longest();
   for (int64_t step = 0; step < n_steps; ++step) {
     for (int gate = threadIdx.x; gate < n_gates; gate += blockDim.x) {
       scalar_t sums[tile_utterances];
@@ -267,13 +264,13 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
   scalar_t* grad_state = slopes + tile_utterances * n_gates;
   scalar_t* grad_cell = grad_state + tile_utterances * n_units;
   __shared__ BlstmBlock<tile_utterances> block;
-  block.fill(batch, blockIdx.x);
+  const int64_t n_steps = block.fill(batch, blockIdx.x);
   for (int i = threadIdx.x; i < BLSTM_STATE_NUMBERS * tile_utterances * n_units; i += blockDim.x) {
     slopes[i] = scalar_t(0);
   }
   __syncthreads();
   const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
-  for (int64_t step = block.longest() - 1; step >= 0; --step) {
+  for (int64_t step = n_steps - 1; step >= 0; --step) {
     for (int place = threadIdx.x; place < tile_utterances * n_units; place += blockDim.x) {
       const int i = place / n_units;
       if (step < block.lengths[i]) {

@@ -136,9 +136,7 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
   const int64_t unit = first_unit + lane / COLUMN_LANES;
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const bool is_first = thread == 0;
-  block.fill(batch, blockIdx.x / n_blocks);
-  __syncthreads();
-  const int n_steps = static_cast<int>(block.longest());
+  const int n_steps = static_cast<int>(block.fill(batch, blockIdx.x / n_blocks));
   if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }

@@ -99,11 +99,20 @@ def blstm(
     groups = None if group is None else Groups.of(group, len(utterances.lengths), n_groups, features.device)
     if utterances.n_frames is None:
         return _packed(features, utterances, weights, suffixes, groups, precision)
-    is_frame = torch.arange(utterances.n_frames, device=features.device) < utterances.on_device[:, None]
-    packed = Lengths.packed(utterances.lengths, device=features.device)
-    hidden = _packed(features[is_frame], packed, weights, suffixes, groups, precision)
-    padded = hidden.new_zeros(*is_frame.shape, hidden.shape[1])
-    return padded.masked_scatter(is_frame[..., None], hidden)
+    packed, rows = _without_padding(utterances)
+    frames = features.flatten(0, 1)
+    hidden = _packed(frames.index_select(0, rows), packed, weights, suffixes, groups, precision)
+    padded = hidden.new_zeros(len(frames), hidden.shape[1]).index_copy(0, rows, hidden)
+    return padded.unflatten(0, features.shape[:2])
+
+
+def _without_padding(padded: Lengths) -> tuple[Lengths, Tensor]:
+    """The frames of a padded batch laid end to end, and the rows (row,) where they lie in it; the host never waits."""
+    n_rows, device = int(padded.lengths.sum()), padded.on_device.device
+    first_rows = padded.on_device.cumsum(0) - padded.on_device
+    shifts = (padded.first_rows - first_rows).repeat_interleave(padded.on_device, output_size=n_rows)
+    packed = Lengths(padded.lengths, padded.on_device, first_rows, n_rows, None)
+    return packed, torch.arange(n_rows, device=device) + shifts
 
 
 def _packed(

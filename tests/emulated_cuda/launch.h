@@ -50,12 +50,16 @@ inline bool deliver_until_one_can_run(Cluster& cluster) {
   return is_any;
 }
 
-// The first warp in the order that can run always does: it gets as far ahead of the others as barriers allow.
+// The first warp in the order that can run always does: it gets as far ahead of the others as barriers allow. From
+// schedule 4 on the order changes whenever a warp waits: they get in between each other.
 inline void run_cluster(std::vector<Thread>& threads, std::mt19937& random) {
-  const std::vector<size_t> warps = order_of(threads.size() / WARP_THREADS, random);
+  std::vector<size_t> warps = order_of(threads.size() / WARP_THREADS, random);
   const std::vector<size_t> lanes = order_of(WARP_THREADS, random);
   const auto run_one = [&](size_t warp) { return run_warp(threads, warp, lanes); };
   while (std::any_of(warps.begin(), warps.end(), run_one) || deliver_until_one_can_run(*threads[0].cluster)) {
+    if (device().schedule >= 4) {
+      std::shuffle(warps.begin(), warps.end(), random);
+    }
   }
   if (!std::all_of(threads.begin(), threads.end(), [](const Thread& thread) { return thread.is_done; })) {
     throw std::runtime_error("threads wait at a barrier that the others never reach");

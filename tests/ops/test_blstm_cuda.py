@@ -203,6 +203,32 @@ def test_infinite_weights_give_an_utterance_the_same_slopes_in_any_batch(device,
     assert torch.equal(slopes([0, 3], [3, 9]).nan_to_num(7.0), slopes([0], [3]).nan_to_num(7.0))
 
 
+def test_tensors_that_start_off_a_boundary_give_the_same_bits(device, kernels):
+    def moved(tensor: Tensor) -> Tensor:
+        away = torch.empty(tensor.numel() + 1, device=device)[1:].view_as(tensor).copy_(tensor)
+        assert away.data_ptr() % 16 != 0
+        return away
+
+    projected, recurrent = torch.randn(9, 8 * 33, device=device), torch.randn(1, 2, 4 * 33, 33, device=device)
+    batch = (torch.tensor([0, 4], device=device), torch.tensor([4, 5], device=device), None)
+    is_highest = kernels.precision == "highest"
+    saved = torch.ops.serfast.blstm_recurrence(projected, recurrent, *batch, None, 0, is_highest, True)
+    again = torch.ops.serfast.blstm_recurrence(moved(projected), moved(recurrent), *batch, None, 0, is_highest, True)
+    assert all(torch.equal(one, other) for one, other in zip(saved, again, strict=True))
+    hidden, cell, gates = saved
+    backward = torch.ops.serfast.blstm_recurrence_backward
+    slopes = backward(hidden, recurrent, *batch, cell, gates, 0, is_highest)
+    again = backward(moved(hidden), moved(recurrent), *batch, moved(cell), moved(gates), 0, is_highest)
+    assert torch.equal(slopes, again)
+
+
+def test_too_many_groups_raise(device):
+    recurrent = torch.zeros(65536, 1, 4, 1, device=device)
+    batch = (torch.tensor([0], device=device), torch.tensor([1], device=device), torch.tensor([0], device=device))
+    with pytest.raises(RuntimeError, match="blstm must have at most 65535 groups on CUDA, got 65536"):
+        torch.ops.serfast.blstm_recurrence(torch.zeros(1, 4, device=device), recurrent, *batch, None, 0, False, False)
+
+
 @pytest.mark.cuda
 def test_the_highest_precision_in_training_is_not_touched_by_torchs_tf32(cuda):
     rows, weights = example(128)
