@@ -102,8 +102,8 @@ def blstm(
     packed, rows = _without_padding(utterances)
     frames = features.flatten(0, 1)
     hidden = _packed(frames.index_select(0, rows), packed, weights, suffixes, groups, precision)
-    padded = hidden.new_zeros(len(frames), hidden.shape[1]).index_copy(0, rows, hidden)
-    return padded.unflatten(0, features.shape[:2])
+    padded: Tensor = hidden.new_zeros(len(frames), hidden.shape[1]).index_copy(0, rows, hidden)
+    return padded.view(*features.shape[:2], -1)
 
 
 def _without_padding(padded: Lengths) -> tuple[Lengths, Tensor]:
