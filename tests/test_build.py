@@ -1,7 +1,10 @@
 """What was built: binaries that load everywhere, from the torch that was there."""
 
 import importlib.util
+import os
 import platform
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -33,6 +36,28 @@ def test_no_wide_instruction_escapes_its_dispatch():
     command = [sys.executable, str(CSRC / "audit_isa.py"), _C.__file__]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("operator", ["attention_pool", "blstm", "linear"])
+def test_nvcc_fuses_nothing_by_itself(monkeypatch, tmp_path, operator):
+    """Two copies of a loop that were fused differently would give an utterance other bits at another place."""
+    setuptools = pytest.importorskip("setuptools")
+    modules = []
+    monkeypatch.setattr(setuptools, "setup", lambda **options: modules.extend(options["ext_modules"]))
+    monkeypatch.setattr(os, "environ", os.environ.copy() | {"SERFAST_CUDA": "1"})  # setup.py writes into it, too
+    monkeypatch.chdir(CSRC.parent)
+    try:
+        runpy.run_path("setup.py")
+    except SystemExit as reason:
+        pytest.skip(str(reason))
+    flags = [flag for flag in modules[-1].extra_compile_args["nvcc"] if not flag.startswith("--threads")]
+    nvcc = [str(Path(os.environ["CUDA_HOME"]) / "bin" / "nvcc"), *flags, "-std=c++17"]
+    ptx = tmp_path / "kernels.ptx"
+    source = CSRC / f"{operator}_cuda.cu"
+    subprocess.run([*nvcc, "--ptx", "-arch=compute_90", f"-I{CSRC}", str(source), "-o", str(ptx)], check=True)
+    code = ptx.read_text(encoding="utf-8")
+    assert re.search(r"\b(add|mul)\.rn\.f32\b", code)
+    assert re.findall(r"\b(?:add|sub|mul)(?:\.ftz)?\.f(?:32|64)\b", code) == []
 
 
 def test_build_asks_for_torch_only_where_there_is_none(build_backend, monkeypatch, tmp_path):
