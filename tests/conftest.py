@@ -52,9 +52,19 @@ def processes() -> None:
 @pytest.fixture
 def cuda() -> torch.device:
     """A CUDA device that the kernels were built for."""
-    if not (torch.cuda.is_available() and has_cuda_kernels()) and os.environ.get("SERFAST_REQUIRE_CUDA") != "1":
-        pytest.skip("needs a CUDA device and serfast._C_cuda")
+    if not (torch.cuda.is_available() and has_cuda_kernels()):
+        give_up = pytest.fail if os.environ.get("SERFAST_REQUIRE_CUDA") == "1" else pytest.skip
+        give_up("needs a CUDA device and serfast._C_cuda")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def full_precision_products() -> Iterator[None]:
+    """Torch's own products on CUDA are not rounded to TF32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.cuda), "emulated_cuda"])
@@ -67,8 +77,8 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(scope="session")
 def emulated_cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CUDA kernels, built for the emulated device and registered for CUDA tensors."""
-    if has_cuda_kernels():
-        pytest.skip("the CUDA kernels themselves are there")
+    if has_cuda_kernels() or torch.cuda.is_available():
+        pytest.skip("a CUDA device, or its kernels, are there themselves")
     from tests.emulated_cuda.build import CAN_BUILD, build_kernels
 
     if not CAN_BUILD:

@@ -7,6 +7,8 @@ import torch
 
 from serfast.ops import Lengths, attention_pool
 
+pytestmark = pytest.mark.usefixtures("full_precision_products")
+
 LENGTHS = torch.tensor([1, 2, 65, 7, 700, 63, 32, 33, 64])
 SCORES = ["uniform", "query", "projection"]
 
@@ -25,14 +27,6 @@ def example(n_units, score, dtype=torch.float32):
 def on(device, hidden, lengths, query, projection, slopes):
     tensors = [None if x is None else x.to(device) for x in (hidden, query, projection)]
     return tensors[0], lengths, *tensors[1:], [slope.to(device) for slope in slopes]
-
-
-@pytest.fixture(autouse=True)
-def full_precision_products():
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

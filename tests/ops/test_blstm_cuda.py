@@ -10,15 +10,9 @@ from torch import Tensor, nn
 from serfast import reference
 from serfast.ops import BLSTM_WEIGHTS, Lengths, blstm
 
+pytestmark = pytest.mark.usefixtures("full_precision_products")
+
 LENGTHS = [17, 1, 33, 26, 7, 14, 5, 2, 21, 9, 3]
-
-
-@pytest.fixture(autouse=True)
-def full_precision_products():
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def example(n_units: int) -> tuple[Tensor, dict[str, Tensor]]:

@@ -20,20 +20,12 @@ from serfast.training.joint_steps import CapturedJointSteps
 from serfast.training.loading import BatchLoader, HeldRows, ReadAhead
 from serfast.training.loop import EpochRecord, captured, make_steps, training_steps
 
-pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("cuda")]
+pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("cuda", "full_precision_products")]
 
 CUDA = torch.device("cuda")
 MODEL = ModelOptions(n_units=16, pooling="eq8", pooling_dropout=0.3)
 OPTIONS = TrainingOptions(n_epochs=3, batch_size=7, class_weights=True)
 RANDOM = {"tempo_change": 0.1, "noise": 0.1, "offset": 0.1, "n_masked": 3, "label_smoothing": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def full_precision() -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32 = before
 
 
 @contextmanager
