@@ -14,16 +14,18 @@ from serfast.ops.groups import Groups
 from serfast.ops.lengths import Lengths
 from serfast.ops.linear import linear, weight_gradient
 
-__all__ = ["BLSTM_WEIGHTS", "blstm"]
+__all__ = ["BLSTM_PRECISIONS", "BLSTM_WEIGHTS", "blstm"]
 
 _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _SUFFIXES = ("", "_reverse")  # of the names of each direction
 BLSTM_WEIGHTS = tuple(f"{kind}_l0{suffix}" for suffix in _SUFFIXES for kind in _KINDS)
 """Names of the weights, those of a one-layer bidirectional ``torch.nn.LSTM``."""
 
+BLSTM_PRECISIONS = ("high", "highest")
+"""What products on CUDA may round: see :func:`blstm`."""
+
 _N_GATES = 4
 _PANEL_BYTES = 64  # of one block of units on the CPU, as in csrc/vector.h
-_PRECISIONS = ("high", "highest")
 
 LIBRARY.define(
     "blstm_recurrence(Tensor projected, Tensor recurrent, Tensor first_rows, Tensor lengths, Tensor? groups,"
@@ -82,8 +84,8 @@ def blstm(
 
     Source: Hochreiter and Schmidhuber (1997); Graves and Schmidhuber (2005). Reference: ``serfast.reference``.
     """
-    if precision not in _PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(_PRECISIONS)}, got {precision!r}")
+    if precision not in BLSTM_PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(BLSTM_PRECISIONS)}, got {precision!r}")
     if features.dim() not in (2, 3) or features.shape[-1] == 0:
         raise ValueError(
             f"features must have shape (row, feature) or (batch, time, feature), got {tuple(features.shape)}"
@@ -262,33 +264,28 @@ def _backward(ctx: Any, grad_hidden: Tensor | None, *_: Tensor | None) -> tuple[
     )
     if not ctx.needs_input_grad[1]:
         return grad_projected, None, *unneeded
-    states = _states_before(hidden, first_rows, lengths, recurrent.shape[1], ctx.first_direction)
-    slopes = grad_projected.unflatten(1, (len(states), -1)).unbind(1)
-    products = [
-        weight_gradient(slope, state)[None]
-        if members is None
-        else torch.ops.serfast.grouped_linear_grad_weights(slope, state, *members, recurrent.shape[0], True)
-        for slope, state in zip(slopes, states, strict=True)
-    ]
-    by_gate = [_gate_order(product, recurrent.shape[3], _n_lanes(hidden)) for product in products]
+    n_groups, n_directions, _, n_units = recurrent.shape
+
+    def product(slopes: Tensor, own: Tensor, direction: int) -> Tensor:  # where the states of one direction live
+        states = _states_before(own, first_rows, lengths, direction)
+        if members is None:
+            return weight_gradient(slopes, states)[None]
+        summed: Tensor = torch.ops.serfast.grouped_linear_grad_weights(slopes, states, *members, n_groups, True)
+        return summed
+
+    slopes = grad_projected.unflatten(1, (n_directions, -1)).unbind(1)
+    directions = range(ctx.first_direction, ctx.first_direction + n_directions)
+    products = map(product, slopes, hidden.split(n_units, 1), directions)
+    by_gate = [_gate_order(summed, n_units, _n_lanes(hidden)) for summed in products]
     return grad_projected, torch.stack(by_gate, 1), *unneeded
 
 
-def _states_before(
-    hidden: Tensor, first_rows: Tensor, lengths: Tensor, n_directions: int, first_direction: int
-) -> list[Tensor]:
-    """The state (row, unit) that each direction had before each frame."""
-    states = []
-    for direction, own in enumerate(hidden.chunk(n_directions, dim=1), first_direction):
-        state = torch.zeros_like(own)
-        if _SUFFIXES[direction] == "":
-            state[1:] = own[:-1]
-            state.index_fill_(0, first_rows, 0.0)  # an assignment would copy its 0 from the host, and wait
-        else:
-            state[:-1] = own[1:]
-            state.index_fill_(0, first_rows + lengths - 1, 0.0)
-        states.append(state)
-    return states
+def _states_before(hidden: Tensor, first_rows: Tensor, lengths: Tensor, direction: int) -> Tensor:
+    """The state (row, unit) that a direction had before each frame, of its hidden vectors (row, unit)."""
+    is_forward = _SUFFIXES[direction] == ""
+    states = hidden.roll(1 if is_forward else -1, 0)
+    # An assignment would copy its 0 from the host, and wait.
+    return states.index_fill_(0, first_rows if is_forward else first_rows + lengths - 1, 0.0)
 
 
 def _refuse(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
