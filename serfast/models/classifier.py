@@ -10,7 +10,7 @@ from serfast.models.blstm import BLSTM
 from serfast.models.decoder import Decoder
 from serfast.models.lstm import LSTM
 from serfast.models.pooling import DIRECTIONS, POOLINGS, AttentionPool, LastPool
-from serfast.ops import Lengths
+from serfast.ops import BLSTM_PRECISIONS, Lengths
 
 __all__ = ["EmotionClassifier", "EmotionHead", "ModelOptions"]
 
@@ -30,6 +30,7 @@ class ModelOptions:
         encoder_dropout: dropout between the LSTM layers.
         pooling_dropout: dropout on the elements of the scaled vectors alpha_t h_t.
         decoder_dropout: dropout before the decoder's layers.
+        precision: of products on CUDA, "high" (as TF32) or "highest" (float32), as :func:`serfast.ops.blstm` has them.
     """
 
     pooling: str = "eq9"
@@ -41,12 +42,15 @@ class ModelOptions:
     encoder_dropout: float = 0.0
     pooling_dropout: float = 0.0
     decoder_dropout: float = 0.0
+    precision: str = "high"
 
     def __post_init__(self) -> None:
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {self.pooling!r}")
         if self.direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}, got {self.direction!r}")
+        if self.precision not in BLSTM_PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(BLSTM_PRECISIONS)}, got {self.precision!r}")
         for name, least in (("n_layers", 1), ("n_units", 1), ("n_attention", 0), ("n_decoder", 0)):
             value = integer(name, getattr(self, name))
             require(name, f"be at least {least}", value, value >= least)
@@ -117,5 +121,5 @@ def make_encoder(n_features: int, options: ModelOptions) -> BLSTM | LSTM:
     """The recurrent encoder of ``options``; its ``n_outputs`` are the hidden vectors' size."""
     shape = n_features, options.n_units, options.n_layers, options.encoder_dropout
     if options.direction == "both":
-        return BLSTM(*shape)
-    return LSTM(*shape, reverse=options.direction == "reverse")
+        return BLSTM(*shape, precision=options.precision)
+    return LSTM(*shape, reverse=options.direction == "reverse", precision=options.precision)

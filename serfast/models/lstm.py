@@ -24,15 +24,24 @@ class LSTM(nn.Module):
         n_layers: layers, each reading the one below in the same direction.
         dropout: share of the outputs of every layer but the last that is dropped in training.
         reverse: read from the last frame to the first.
+        precision: of products on CUDA, "high" or "highest", as :func:`serfast.ops.blstm` has them.
     """
 
     def __init__(
-        self, n_features: int, n_units: int, n_layers: int = 2, dropout: float = 0.0, *, reverse: bool = False
+        self,
+        n_features: int,
+        n_units: int,
+        n_layers: int = 2,
+        dropout: float = 0.0,
+        *,
+        reverse: bool = False,
+        precision: str = "high",
     ) -> None:
         super().__init__()
         self.n_layers = n_layers
         self.n_outputs = n_units
         self.reverse = reverse
+        self.precision = precision
         self.dropout = nn.Dropout(dropout)
         bound = 1 / math.sqrt(n_units)
         for depth in range(n_layers):
@@ -52,5 +61,6 @@ class LSTM(nn.Module):
         for depth in range(self.n_layers):
             # By getattr: torch.func.functional_call lends tensors that are no parameters.
             weights: dict[str, Tensor] = {f"{kind}_l0{suffix}": getattr(self, f"{kind}_l{depth}") for kind in _KINDS}
-            hidden = blstm(self.dropout(hidden) if depth > 0 else hidden, lengths, weights, group=group)
+            dropped = self.dropout(hidden) if depth > 0 else hidden
+            hidden = blstm(dropped, lengths, weights, group=group, precision=self.precision)
         return hidden

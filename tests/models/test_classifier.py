@@ -91,6 +91,7 @@ def test_every_parameter_is_trained(pooling: str):
     [
         ({"pooling": "max"}, "pooling must be one of last, mean, eq8, eq9, got 'max'"),
         ({"n_units": 0}, "n_units must be at least 1, got 0"),
+        ({"precision": "low"}, "precision must be one of high, highest, got 'low'"),
         ({"pooling_dropout": 1.0}, r"pooling_dropout must be in \[0, 1\), got 1.0"),
     ],
 )
@@ -109,3 +110,18 @@ def test_a_one_directional_model_pools_the_state_that_has_seen_everything(direct
     contexts = torch.stack([piece[-1 if direction == "forward" else 0] for piece in hidden])
     assert torch.equal(model.head.decoder(contexts), logits)
     assert weights is None
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("emulated_cuda")
+@pytest.mark.parametrize("direction", ["both", "forward", "reverse"])
+def test_precision_is_that_of_every_layer(direction: str):
+    errors = {}
+    for precision in ("high", "highest"):
+        torch.manual_seed(0)
+        options = ModelOptions(direction=direction, n_layers=3, n_units=20, precision=precision)
+        encoder, rows = EmotionClassifier(6, 4, options).eval().encoder, make_rows()
+        hidden = encoder(rows, LENGTHS).double()
+        exact = encoder.double()(rows.double(), LENGTHS)
+        errors[precision] = (hidden - exact).norm() / exact.norm()
+    assert errors["highest"] < 5e-6 < errors["high"] < 5e-4
