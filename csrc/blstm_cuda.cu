@@ -41,7 +41,7 @@ void ask_for_shared_memory(Kernel kernel, int64_t n_bytes) {
   STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(n_bytes)));
 }
 
-// Which kernels run a layer. Neither the batch nor the direction of the pass decides: both passes sum alike.
+// Which kernels run a layer where their clusters fit. The batch does not decide.
 enum class Kernels { SINGLE_BLOCKS, CLUSTERS, TENSOR_CORES };
 
 Kernels kernels_of(const Tensor& recurrent, bool is_highest) {
@@ -66,8 +66,9 @@ Kernels kernels_of(const Tensor& recurrent, bool is_highest) {
   return fits ? Kernels::CLUSTERS : Kernels::SINGLE_BLOCKS;
 }
 
+// Launches a kernel on clusters, where the device has room for one. Whether it has, which the batch does not decide.
 template <typename Layer>
-void launch_clusters(
+bool launch_clusters(
     void (*kernel)(Layer, BlstmBatch),
     const Layer& layer,
     const BlstmBatch& batch,
@@ -90,12 +91,18 @@ void launch_clusters(
   launch.attrs = &shape;
   launch.numAttrs = 1;
   ask_for_shared_memory(kernel, n_bytes);
+  int n_fitting = 0;
+  STD_CUDA_CHECK(cudaOccupancyMaxActiveClusters(&n_fitting, kernel, &launch));
+  if (n_fitting == 0) {
+    return false;
+  }
   STD_CUDA_CHECK(cudaLaunchKernelEx(&launch, kernel, layer, batch));
+  return true;
 }
 
-// Calls launch(blocks of a cluster) with an integral constant.
+// Returns launch(blocks of a cluster), called with an integral constant.
 template <typename Launch>
-void with_cluster_blocks(int64_t n_units, const Launch& launch) {
+bool with_cluster_blocks(int64_t n_units, const Launch& launch) {
   switch (cluster_blocks(n_units)) {
     case 1:
       return launch(std::integral_constant<int, 1>());
@@ -108,32 +115,34 @@ void with_cluster_blocks(int64_t n_units, const Launch& launch) {
   }
 }
 
-// Launches the float32 kernels on clusters. Whether there are some for the layer.
+// Launches the float32 kernels on clusters. Whether there are some for the layer, and room for them.
 bool run_on_clusters(Kernels kernels, const BlstmForward<float>& layer, const BlstmBatch& batch, cudaStream_t stream) {
   if (kernels == Kernels::CLUSTERS) {
     const int64_t n_bytes = cluster_bytes(cluster_blocks(layer.n_units));
-    launch_clusters(blstm_cluster_kernel, layer, batch, BLSTM_THREADS, n_bytes, stream);
-  } else if (kernels == Kernels::TENSOR_CORES) {
-    with_cluster_blocks(layer.n_units, [&](auto blocks) {
-      launch_clusters(
+    return launch_clusters(blstm_cluster_kernel, layer, batch, BLSTM_THREADS, n_bytes, stream);
+  }
+  if (kernels == Kernels::TENSOR_CORES) {
+    return with_cluster_blocks(layer.n_units, [&](auto blocks) {
+      return launch_clusters(
           blstm_tensor_kernel<blocks()>, layer, batch, FORWARD_THREADS, sizeof(ForwardMemory<blocks()>), stream);
     });
   }
-  return kernels != Kernels::SINGLE_BLOCKS;
+  return false;
 }
 
 bool run_on_clusters(Kernels kernels, const BlstmBackward<float>& layer, const BlstmBatch& batch, cudaStream_t stream) {
   if (kernels == Kernels::CLUSTERS) {
     const int64_t n_bytes = cluster_backward_bytes(cluster_blocks(layer.n_units));
-    launch_clusters(blstm_cluster_backward_kernel, layer, batch, BLSTM_THREADS, n_bytes, stream);
-  } else if (kernels == Kernels::TENSOR_CORES) {
-    with_cluster_blocks(layer.n_units, [&](auto blocks) {
+    return launch_clusters(blstm_cluster_backward_kernel, layer, batch, BLSTM_THREADS, n_bytes, stream);
+  }
+  if (kernels == Kernels::TENSOR_CORES) {
+    return with_cluster_blocks(layer.n_units, [&](auto blocks) {
       using Memory = BackwardMemory<blocks()>;
-      launch_clusters(
+      return launch_clusters(
           blstm_tensor_backward_kernel<blocks()>, layer, batch, 32 * Memory::n_warps, sizeof(Memory), stream);
     });
   }
-  return kernels != Kernels::SINGLE_BLOCKS;
+  return false;
 }
 
 // Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory. How many

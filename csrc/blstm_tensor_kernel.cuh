@@ -32,7 +32,7 @@ constexpr int LANE_UTTERANCES = 2;
 // Words of a column that a lane loads at once, and the lanes that share one.
 constexpr int LANE_WORDS = 4;
 constexpr int COLUMN_LANES = 4;
-// Halfs of a column that all lanes load at once, for a product of each chain. Neighbouring columns are in other banks.
+// Halfs of a column that all lanes load at once, for a product of each chain.
 constexpr int SLAB = 2 * LANE_WORDS * COLUMN_LANES;
 // Halfs reach from 2^-24 to 2^16: a row's largest number is brought to between 2^14 and 2^15, states are to 2^14.
 constexpr int HALF_EXPONENT = 15;
@@ -62,8 +62,9 @@ struct ForwardMemory {
   static constexpr int n_padded = n_blocks * CLUSTER_UNITS;
   static constexpr int n_resident = n_blocks > 4 ? 2 : 3;  // blocks whose registers a multiprocessor must hold
   static constexpr uint32_t n_bytes = CLUSTER_TILE * n_padded * sizeof(Float16);  // of the states of a step
+  static constexpr int stride = n_padded | SLAB;  // an odd number of slabs: neighbouring columns are in other banks
 
-  alignas(16) Float16 states[2][CLUSTER_TILE][n_padded + SLAB];
+  alignas(16) Float16 states[2][CLUSTER_TILE][stride];
   alignas(16) Float16 own[FORWARD_WARPS][CLUSTER_TILE][WARP_UNITS];  // what each warp is about to send
   Mailbox mailbox;
 };
@@ -140,8 +141,8 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
   if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }
-  for (int i = thread; i < CLUSTER_TILE * (Memory::n_padded + SLAB); i += FORWARD_THREADS) {
-    memory.states[0][i / (Memory::n_padded + SLAB)][i % (Memory::n_padded + SLAB)] = Float16{0};
+  for (int i = thread; i < CLUSTER_TILE * Memory::stride; i += FORWARD_THREADS) {
+    memory.states[0][i / Memory::stride][i % Memory::stride] = Float16{0};
   }
   if (is_first) {
     memory.mailbox.open(Memory::n_bytes);

@@ -91,10 +91,9 @@ def emulated_cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL]:
-    """Operators on the CPU run the CUDA kernels. The library's functions set the device's capability and schedule."""
+    """Operators on the CPU run the CUDA kernels. The library's functions set what the device is."""
     library = ctypes.CDLL(str(emulated_cuda_library))
-    library.emulated_cuda_schedule(0)
-    library.emulated_cuda_capability(9)
+    _reset(library)
     kernels = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     overrides = Library("serfast", "IMPL")
     with warnings.catch_warnings():
@@ -106,8 +105,13 @@ def emulated_cuda(emulated_cuda_library: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys.modules["serfast.ops.linear"], "_is_on_cuda", lambda tensor: True)
     yield library
     overrides._destroy()
+    _reset(library)
+
+
+def _reset(library: ctypes.CDLL) -> None:
     library.emulated_cuda_schedule(0)
     library.emulated_cuda_capability(9)
+    library.emulated_cuda_most_cluster_blocks(8)
 
 
 @pytest.fixture

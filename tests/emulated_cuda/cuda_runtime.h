@@ -69,6 +69,12 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   return cudaSuccess;
 }
 
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* n_clusters, Kernel, const cudaLaunchConfig_t* config) {
+  *n_clusters = config->attrs[0].val.clusterDim.x <= emulated::device().most_cluster_blocks ? 1 : 0;
+  return cudaSuccess;
+}
+
 template <typename... parameters_t, typename... arguments_t>
 cudaError_t cudaLaunchKernelEx(
     const cudaLaunchConfig_t* config, void (*kernel)(parameters_t...), arguments_t&&... arguments) {

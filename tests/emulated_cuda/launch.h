@@ -87,7 +87,7 @@ struct Launch {
     demand(block.x % WARP_THREADS == 0, "an emulated block must be whole warps", block.x);
     demand(n_bytes <= n_asked_bytes, "a kernel must ask for its dynamic shared memory", n_bytes);
     demand(grid.x % cluster == 0, "a grid must be whole clusters", grid.x);
-    demand(cluster <= MOST_CLUSTER_BLOCKS, "a cluster must have at most 8 blocks", cluster);
+    demand(cluster <= device().most_cluster_blocks, "a cluster must find room", cluster);
     demand(cluster == 1 || device().capability >= 9, "clusters must run on sm_90", device().capability * 10);
   }
 

@@ -37,7 +37,6 @@ constexpr int WARP_THREADS = 32;
 constexpr size_t STACK_BYTES = 256 * 1024;
 constexpr size_t GUARD_BYTES = 64 * 1024;          // at its end: pages of every kernel
 constexpr size_t STATIC_SHARED_BYTES = 48 * 1024;  // and of dynamic shared memory, unless a kernel asks for more
-constexpr unsigned MOST_CLUSTER_BLOCKS = 8;
 constexpr unsigned MOST_THREADS = 1024;
 constexpr unsigned MOST_BLOCKS = 65535;  // along y and z
 constexpr unsigned char POISON = 0xFF;   // NaN in every type
@@ -170,6 +169,7 @@ struct Device {
   size_t n_shared_limit = 0;  // of a block, dynamic or not
   unsigned schedule = 0;
   int capability = 9;  // sm_90, or sm_80 with 8
+  unsigned most_cluster_blocks = 8;
 
   size_t most_shared_bytes() const { return (capability >= 9 ? 227 : 163) * 1024; }
   // Whether what is on its way arrives at once, or not before it is waited for.
@@ -370,4 +370,8 @@ extern "C" __attribute__((used)) inline void emulated_cuda_schedule(unsigned sch
 
 extern "C" __attribute__((used)) inline void emulated_cuda_capability(int capability) {
   emulated::device().capability = capability;
+}
+
+extern "C" __attribute__((used)) inline void emulated_cuda_most_cluster_blocks(unsigned n_blocks) {
+  emulated::device().most_cluster_blocks = n_blocks;
 }

@@ -216,6 +216,20 @@ def test_tensors_that_start_off_a_boundary_give_the_same_bits(device, kernels):
     assert torch.equal(slopes, again)
 
 
+@pytest.mark.parametrize("precision", ["high", "highest"])
+def test_layers_without_room_for_their_clusters_run_on_single_blocks(emulated_cuda, precision: str):
+    def found(n_units: int) -> list[Tensor]:
+        return results(blstm, *example(n_units), precision=precision)
+
+    on_clusters = found(100)
+    emulated_cuda.emulated_cuda_capability(8)
+    on_blocks = found(200)
+    emulated_cuda.emulated_cuda_capability(9)
+    emulated_cuda.emulated_cuda_most_cluster_blocks(4)
+    assert all(torch.equal(*pair) for pair in zip(found(100), on_clusters, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(found(200), on_blocks, strict=True))
+
+
 def test_too_many_groups_raise(device):
     recurrent = torch.zeros(65536, 1, 4, 1, device=device)
     batch = (torch.tensor([0], device=device), torch.tensor([1], device=device), torch.tensor([0], device=device))
