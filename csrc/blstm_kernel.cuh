@@ -218,12 +218,12 @@ struct BlstmFrame {
     grad_hidden = layer.grad_hidden[at];
   }
 
-  __device__ BlstmSlopes<scalar_t> slopes() const {
+  // memory: tanh of the cell.
+  __device__ BlstmSlopes<scalar_t> slopes(scalar_t memory) const {
     const scalar_t input = gates.number[0];
     const scalar_t forget = gates.number[1];
     const scalar_t candidate = gates.number[2];
     const scalar_t output = gates.number[3];
-    const scalar_t memory = tanh(cell);
     return {
         grad_hidden,
         output * (1 - memory * memory),
@@ -245,7 +245,7 @@ __device__ FourNumbers<scalar_t> blstm_slopes(
     scalar_t& grad_cell) {
   BlstmFrame<scalar_t> frame;
   frame.load(layer, at, at_before);
-  const FourNumbers<scalar_t> slopes = frame.slopes().of(grad_state, grad_cell);
+  const FourNumbers<scalar_t> slopes = frame.slopes(tanh(frame.cell)).of(grad_state, grad_cell);
   slopes.store(layer.grad_projected, at);
   return slopes;
 }

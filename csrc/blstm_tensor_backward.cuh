@@ -55,8 +55,9 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
   constexpr int n_cells = CLUSTER_TILE / n_warps;  // of a thread: one unit of as many utterances
   constexpr int n_products = n_blocks * CLUSTER_UNITS / PRODUCT_ROWS;
   constexpr int warp_products = (n_products + n_warps - 1) / n_warps;
+  static_assert(n_products % warp_products == 0);
   extern __shared__ __align__(16) unsigned char shared[];
-  Memory& memory = *reinterpret_cast<Memory*>(shared);
+  Memory& memory = *reinterpret_cast<Memory*>(kept(shared));
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   const auto cluster = cooperative_groups::this_cluster();
   const int rank = kept(static_cast<int>(cluster.block_rank()));
@@ -67,6 +68,7 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
   const int64_t unit = rank * CLUSTER_UNITS + lane;
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const bool is_first = thread == 0;
+  const bool has_products = warp * warp_products < n_products;  // or none
   const int n_steps = static_cast<int>(block.fill(batch, blockIdx.x / n_blocks));
   if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
@@ -86,90 +88,108 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
   Memory* peers[warp_products];  // the owners of the units that each product's rows are
 #pragma unroll
   for (int i = 0; i < warp_products; ++i) {
-    const int peer = (warp + i * n_warps) * PRODUCT_ROWS / CLUSTER_UNITS;
-    peers[i] = peer < n_blocks ? cluster.map_shared_rank(&memory, peer) : nullptr;
+    const int owner = (warp + i * n_warps) * PRODUCT_ROWS / CLUSTER_UNITS;
+    peers[i] = cluster.map_shared_rank(&memory, has_products ? owner : rank);
   }
   int lengths[n_cells];
-  int64_t starts[n_cells];  // (row, direction, unit) as one index, of the first step
-  const int row_numbers = static_cast<int>(layer.n_directions * layer.n_units);
-  const int stride = is_reverse ? -row_numbers : row_numbers;
+  int64_t places[n_cells];  // (row, direction, unit) as one index, of the step that is loaded next
+  const int64_t row_numbers = layer.n_directions * layer.n_units;
+  const int64_t stride = is_reverse ? -row_numbers : row_numbers;
 #pragma unroll
   for (int i = 0; i < n_cells; ++i) {
     const int utterance = warp + i * n_warps;
     lengths[i] = unit < layer.n_units ? static_cast<int>(block.lengths[utterance]) : 0;
-    starts[i] = (block.row(utterance, 0, is_reverse) * layer.n_directions + blockIdx.y) * layer.n_units + unit;
+    places[i] = (block.row(utterance, n_steps, is_reverse) * layer.n_directions + blockIdx.y) * layer.n_units + unit;
   }
   float grad_cells[n_cells] = {};
-  BlstmFrame<float> next[n_cells];
-  const auto place = [&](int i, int step) { return starts[i] + static_cast<int64_t>(step) * stride; };
+  BlstmFrame<float> next[n_cells] = {};
+  const auto has_step = [&](int i, int step) {
+    return static_cast<unsigned>(step) < static_cast<unsigned>(lengths[i]);
+  };
   const auto load = [&](int step) {
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {
-      next[i] = {};
-      if (step >= 0 && step < lengths[i]) {
-        next[i].load(layer, place(i, step), step > 0 ? place(i, step - 1) : -1);
-      }
+      const bool exists = has_step(i, step);
+      next[i].gates = exists ? FourNumbers<float>::load(layer.gates, places[i]) : FourNumbers<float>{};
+      next[i].grad_hidden = exists ? layer.grad_hidden[places[i]] : 0.0f;
+      next[i].cell = next[i].cell_before;
+      places[i] -= stride;
+      next[i].cell_before = has_step(i, step - 1) ? layer.cell[places[i]] : 0.0f;
     }
   };
-  load(n_steps - 1);
-  for (int turn = 0; turn < n_steps; ++turn) {
-    const int step = n_steps - 1 - turn;
-    BlstmSlopes<float> slopes[n_cells];
+  BlstmSlopes<float> slopes[n_cells];
+  const auto prepare = [&] {
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {
-      slopes[i] = next[i].slopes();
+      slopes[i] = next[i].slopes(quick_tanh(next[i].cell));
     }
+  };
+  load(n_steps);  // nothing but the last cells
+  load(n_steps - 1);
+  prepare();
+  for (int turn = 0; turn < n_steps; ++turn) {
+    const int step = n_steps - 1 - turn;
     load(step - 1);  // on its way through all of this step
     if (turn > 0) {
       memory.mailbox.wait(turn, Memory::n_bytes, is_first);
     }
+    float grad_states[n_cells] = {};
+#pragma unroll
+    for (int peer = 0; peer < n_blocks; ++peer) {
+#pragma unroll
+      for (int i = 0; i < n_cells; ++i) {
+        grad_states[i] += memory.shares[turn % 2][peer][lane][warp + i * n_warps];
+      }
+    }
     FourNumbers<float> own[n_cells];
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {
-      const int utterance = warp + i * n_warps;
-      float grad_state = 0.0f;
+      float grad_cell = grad_cells[i];
+      own[i] = slopes[i].of(step + 1 < lengths[i] ? grad_states[i] : 0.0f, grad_cell);
+      // Where there is no frame: no product with what others' infinite weights or slopes came to.
+      const bool exists = step < lengths[i];
+      grad_cells[i] = exists ? grad_cell : 0.0f;
 #pragma unroll
-      for (int peer = 0; step + 1 < lengths[i] && peer < n_blocks; ++peer) {
-        grad_state += memory.shares[turn % 2][peer][lane][utterance];
+      for (int gate = 0; gate < N_GATES; ++gate) {
+        own[i].number[gate] = exists ? own[i].number[gate] : 0.0f;
       }
-      own[i] = {};  // and no product with what others' infinite weights or slopes came to
-      if (step < lengths[i]) {
-        own[i] = slopes[i].of(grad_state, grad_cells[i]);
-      }
-      uint32_t* words = &memory.slopes[turn % 2][utterance][lane * N_GATES];
+      uint32_t* words = &memory.slopes[turn % 2][warp + i * n_warps][lane * N_GATES];
       *reinterpret_cast<uint4*>(words) = {
           to_tf32(own[i].number[0]), to_tf32(own[i].number[1]), to_tf32(own[i].number[2]), to_tf32(own[i].number[3])};
     }
     __syncthreads();  // and who is two turns ahead writes over no slopes that others read
-#pragma unroll
-    for (int i = 0; i < warp_products; ++i) {
-      if (step == 0 || peers[i] == nullptr) {
-        break;
-      }
-      float sums[N_CHAINS][4] = {};
+    if (step > 0 && has_products) {
+      float sums[warp_products][N_CHAINS][4] = {};
 #pragma unroll
       for (int slab = 0; slab < SlopeFactors::n_slabs; ++slab) {
         const uint32_t* column = &memory.slopes[turn % 2][lane / COLUMN_LANES][slab * LANE_WORDS * COLUMN_LANES];
         const uint4 words = reinterpret_cast<const uint4*>(column)[column_lane];
-        add_tf32_product(sums[0], factors[i].words[slab][0], {words.x, words.y});
-        add_tf32_product(sums[1], factors[i].words[slab][1], {words.z, words.w});
-      }
-      const int first = (warp + i * n_warps) * PRODUCT_ROWS % CLUSTER_UNITS + lane / COLUMN_LANES;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = first + half * (PRODUCT_ROWS / 2);
-        float* theirs = &peers[i]->shares[(turn + 1) % 2][rank][row][column_lane * LANE_UTTERANCES];
-        const float letter[LANE_UTTERANCES] = {
-            sums[0][2 * half] + sums[1][2 * half], sums[0][2 * half + 1] + sums[1][2 * half + 1]};
-        peers[i]->mailbox.send(theirs, letter, turn + 1);
+        for (int i = 0; i < warp_products; ++i) {
+          add_tf32_product(sums[i][0], factors[i].words[slab][0], {words.x, words.y});
+          add_tf32_product(sums[i][1], factors[i].words[slab][1], {words.z, words.w});
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < warp_products; ++i) {
+        const int first = (warp + i * n_warps) * PRODUCT_ROWS % CLUSTER_UNITS + lane / COLUMN_LANES;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = first + half * (PRODUCT_ROWS / 2);
+          float* theirs = &peers[i]->shares[(turn + 1) % 2][rank][row][column_lane * LANE_UTTERANCES];
+          const float letter[LANE_UTTERANCES] = {
+              sums[i][0][2 * half] + sums[i][1][2 * half], sums[i][0][2 * half + 1] + sums[i][1][2 * half + 1]};
+          peers[i]->mailbox.send(theirs, letter, turn + 1);
+        }
       }
     }
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {  // last: what reads shared memory would wait for it
       if (step < lengths[i]) {
-        own[i].store(layer.grad_projected, place(i, step));
+        own[i].store(layer.grad_projected, places[i] + 2 * stride);
       }
     }
+    prepare();
   }
   cluster.sync();  // nobody leaves while others look for it
 #endif

@@ -128,7 +128,7 @@ def test_huge_recurrent_weights_leave_everything_finite(device, kernels):
     on_device = {name: (weight * (1e6 if "weight_hh" in name else 1)).to(device) for name, weight in weights.items()}
     found = results(blstm, rows.to(device), on_device, precision=kernels.precision)
     assert all(result.isfinite().all() for result in found)
-    assert found[0].abs().max() <= 1
+    assert found[0].abs().max() <= 1 + 1e-6  # approximate functions may step over it
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
