@@ -2,8 +2,8 @@
 
 Both are built on the LibTorch stable ABI and CPython's limited API, so one binary runs with every torch >= 2.11 and
 every CPython >= 3.10. ``SERFAST_CUDA=1`` demands the CUDA module, ``SERFAST_CUDA=0`` leaves it out; by default it is
-built where torch has CUDA and a toolkit of the same major version is found. ``TORCH_CUDA_ARCH_LIST`` chooses its
-targets. Everything else is in pyproject.toml.
+built where torch has CUDA and a toolkit of the same major version, 12.6 or newer, is found. ``TORCH_CUDA_ARCH_LIST``
+chooses its targets. Everything else is in pyproject.toml.
 """
 
 import os
@@ -16,6 +16,7 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent.resolve()
 TARGET_TORCH = "0x020b000000000000"  # 2.11; one byte per part of the version
 CUDA_TARGETS = "8.0;9.0+PTX"
+OLDEST_CUDA = (12, 6)  # whose libcu++ can initialise a barrier in shared memory
 
 
 def find_cuda_toolkit() -> Path | None:
@@ -29,20 +30,20 @@ def find_cuda_toolkit() -> Path | None:
     return next((folder for folder in candidates if (folder / "include" / "cuda_runtime.h").is_file()), None)
 
 
-def cuda_major(toolkit: Path) -> int:
-    """Major version of a CUDA toolkit, from its own header."""
+def cuda_version(toolkit: Path) -> tuple[int, int]:
+    """Version of a CUDA toolkit, from its own header."""
     header = (toolkit / "include" / "cuda_runtime_api.h").read_text(encoding="utf-8")
     version = re.search(r"#define CUDART_VERSION\s+(\d+)", header)
     if version is None:
         raise SystemExit(f"CUDA_HOME must hold a CUDA toolkit with CUDART_VERSION in cuda_runtime_api.h, got {toolkit}")
-    return int(version[1]) // 1000
+    return int(version[1]) // 1000, int(version[1]) % 1000 // 10
 
 
 def wants_cuda(toolkit: Path | None, torch_cuda: str | None) -> bool:
     """Whether to build ``_C_cuda``.
 
     Raises:
-        SystemExit: if ``SERFAST_CUDA`` is not 0 or 1, or is 1 where there is no toolkit.
+        SystemExit: if ``SERFAST_CUDA`` is not 0 or 1, or is 1 where there is no toolkit, or one that is too old.
     """
     choice = os.environ.get("SERFAST_CUDA")
     if choice not in (None, "", "0", "1"):
@@ -50,10 +51,16 @@ def wants_cuda(toolkit: Path | None, torch_cuda: str | None) -> bool:
     if choice == "1":
         if toolkit is None:
             raise SystemExit("SERFAST_CUDA must be 0 without a CUDA toolkit, got 1; install one or set CUDA_HOME")
+        if cuda_version(toolkit) < OLDEST_CUDA:
+            oldest, found = (".".join(map(str, version)) for version in (OLDEST_CUDA, cuda_version(toolkit)))
+            raise SystemExit(
+                f"CUDA_HOME must hold a CUDA toolkit of version {oldest} or newer, got {found} in {toolkit}"
+            )
         return True
     if choice == "0" or toolkit is None or torch_cuda is None:
         return False
-    return cuda_major(toolkit) == int(torch_cuda.partition(".")[0])
+    version = cuda_version(toolkit)
+    return version >= OLDEST_CUDA and version[0] == int(torch_cuda.partition(".")[0])
 
 
 def shared_flags() -> list[str]:

@@ -38,13 +38,42 @@ def test_no_wide_instruction_escapes_its_dispatch():
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("operator", ["attention_pool", "blstm", "linear"])
-def test_nvcc_fuses_nothing_by_itself(monkeypatch, tmp_path, operator):
-    """Two copies of a loop that were fused differently would give an utterance other bits at another place."""
+@pytest.fixture
+def setup_script(monkeypatch):
+    """The names of setup.py, which builds nothing."""
     monkeypatch.setattr(pytest.importorskip("setuptools"), "setup", lambda **options: None)
     monkeypatch.setattr(os, "environ", os.environ.copy())  # setup.py writes into it
     monkeypatch.chdir(CSRC.parent)
-    setup_script = runpy.run_path("setup.py")
+    return runpy.run_path("setup.py")
+
+
+@pytest.mark.parametrize(
+    ("version", "choice", "is_built"),
+    [(13000, "", True), (12060, "", False), (12060, "1", True), (12060, "0", False), (13000, "0", False)],
+)
+def test_cuda_kernels_are_built_for_the_cuda_of_torch_or_on_demand(
+    setup_script, monkeypatch, tmp_path, version, choice, is_built
+):
+    monkeypatch.setenv("SERFAST_CUDA", choice)
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "cuda_runtime_api.h").write_text(f"#define CUDART_VERSION  {version}\n")
+    assert setup_script["wants_cuda"](tmp_path, "13.0") == is_built
+    assert not setup_script["wants_cuda"](tmp_path, None) or choice == "1"
+
+
+def test_a_cuda_toolkit_that_is_too_old_is_named(setup_script, monkeypatch, tmp_path):
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "cuda_runtime_api.h").write_text("#define CUDART_VERSION  12050\n")
+    monkeypatch.setenv("SERFAST_CUDA", "")
+    assert not setup_script["wants_cuda"](tmp_path, "12.6")
+    monkeypatch.setenv("SERFAST_CUDA", "1")
+    with pytest.raises(SystemExit, match=r"CUDA_HOME must hold a CUDA toolkit of version 12.6 or newer, got 12.5 in /"):
+        setup_script["wants_cuda"](tmp_path, "12.6")
+
+
+@pytest.mark.parametrize("operator", ["attention_pool", "blstm", "linear"])
+def test_nvcc_fuses_nothing_by_itself(setup_script, tmp_path, operator):
+    """Two copies of a loop that were fused differently would give an utterance other bits at another place."""
     toolkit = setup_script["find_cuda_toolkit"]()
     if toolkit is None:
         pytest.skip("needs a CUDA toolkit")
