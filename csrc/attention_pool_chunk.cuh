@@ -8,11 +8,10 @@
 
 #include "attention_pool.h"
 #include "half.cuh"
+#include "warp.cuh"
 
 namespace serfast {
 
-constexpr int WARP_THREADS = 32;
-constexpr unsigned WHOLE_WARP = 0xFFFFFFFFu;
 // Warps of a block work alone, so few of them spread small batches best.
 constexpr int BLOCK_WARPS = 2;
 constexpr int BLOCK_THREADS = BLOCK_WARPS * WARP_THREADS;

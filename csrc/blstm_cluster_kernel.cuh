@@ -58,16 +58,14 @@ struct ClusterPlace {
   int warp;
   int unit;
   int first_unit;
-  int64_t matrix;  // of the group and direction
 
-  __device__ ClusterPlace(int blocks, int rank, int64_t n_directions)
+  __device__ ClusterPlace(int blocks, int rank)
       : n_blocks(blocks),
         n_padded(blocks * CLUSTER_UNITS),
         lane(static_cast<int>(threadIdx.x) % CLUSTER_UNITS),
         warp(static_cast<int>(threadIdx.x) / CLUSTER_UNITS),
         unit(rank * CLUSTER_UNITS + lane),
-        first_unit(rank * CLUSTER_UNITS),
-        matrix(blockIdx.z * n_directions + blockIdx.y) {}
+        first_unit(rank * CLUSTER_UNITS) {}
 
   // Units of the layer that this thread's part of a product sums over.
   __device__ int n_part() const { return n_padded / CLUSTER_TILE; }
@@ -77,8 +75,7 @@ struct ClusterPlace {
 // (unit, own unit before, gate).
 template <bool is_backward>
 __device__ void load_slice(
-    const float* __restrict__ recurrent, int64_t n_units, const ClusterPlace& place, FourNumbers<float>* slice) {
-  const float* matrix = recurrent + place.matrix * N_GATES * n_units * n_units;
+    const float* __restrict__ matrix, int64_t n_units, const ClusterPlace& place, FourNumbers<float>* slice) {
   const int n_numbers = N_GATES * CLUSTER_UNITS * place.n_padded;
   for (int i = threadIdx.x; i < n_numbers; i += BLSTM_THREADS) {
     // Neighbouring threads read neighbouring numbers of a row.
@@ -95,13 +92,13 @@ __device__ void load_slice(
   }
 }
 
-// Grid (tile and block of a cluster, direction, group).
+// Grid (tile and block of a cluster, direction).
 __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForward<float> layer, BlstmBatch batch) {
 #if SERFAST_HAS_CLUSTERS
   extern __shared__ __align__(16) unsigned char shared[];
   const auto cluster = cooperative_groups::this_cluster();
   const int n_blocks = static_cast<int>(cluster.num_blocks());
-  const ClusterPlace place(n_blocks, static_cast<int>(cluster.block_rank()), layer.n_directions);
+  const ClusterPlace place(n_blocks, static_cast<int>(cluster.block_rank()));
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const int n_state = CLUSTER_TILE * place.n_padded;
   FourNumbers<float>* slice = reinterpret_cast<FourNumbers<float>*>(shared);
@@ -112,7 +109,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
   if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }
-  load_slice<false>(layer.recurrent, layer.n_units, place, slice);
+  load_slice<false>(block.matrix(layer, blockIdx.y), layer.n_units, place, slice);
   for (int i = threadIdx.x; i < n_state; i += BLSTM_THREADS) {
     states[i] = 0.0f;
   }
@@ -178,14 +175,14 @@ __global__ void __launch_bounds__(BLSTM_THREADS) blstm_cluster_kernel(BlstmForwa
 #endif
 }
 
-// Grid (tile and block of a cluster, direction, group).
+// Grid (tile and block of a cluster, direction).
 __global__ void __launch_bounds__(BLSTM_THREADS)
     blstm_cluster_backward_kernel(BlstmBackward<float> layer, BlstmBatch batch) {
 #if SERFAST_HAS_CLUSTERS
   extern __shared__ __align__(16) unsigned char shared[];
   const auto cluster = cooperative_groups::this_cluster();
   const int n_blocks = static_cast<int>(cluster.num_blocks());
-  const ClusterPlace place(n_blocks, static_cast<int>(cluster.block_rank()), layer.n_directions);
+  const ClusterPlace place(n_blocks, static_cast<int>(cluster.block_rank()));
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const int n_slopes = CLUSTER_TILE * place.n_padded;
   FourNumbers<float>* slice = reinterpret_cast<FourNumbers<float>*>(shared);
@@ -196,7 +193,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS)
   if (n_steps == 0) {
     return;  // and so do all blocks of the cluster
   }
-  load_slice<true>(layer.recurrent, layer.n_units, place, slice);
+  load_slice<true>(block.matrix(layer, blockIdx.y), layer.n_units, place, slice);
   cluster.sync();
   float grad_state = 0.0f;
   float grad_cell = 0.0f;

@@ -19,8 +19,8 @@ namespace {
 
 // Shared memory that a block of every device since sm_80 can have for its state, if it asks.
 constexpr int64_t SHARED_BYTES = 96 * 1024;
-// Blocks of a grid along z.
-constexpr int64_t MOST_GROUPS = 65535;
+// Code for devices with clusters, as cudaFuncAttributes counts it.
+constexpr int CLUSTER_PTX_VERSION = 90;
 // Blocks of the kernel that reorders the recurrent matrix.
 constexpr unsigned PACK_BLOCKS = 256;
 
@@ -49,18 +49,19 @@ Kernels kernels_of(const Tensor& recurrent, bool is_highest) {
   if (recurrent.scalar_type() != ScalarType::Float || n_blocks > MOST_CLUSTER_BLOCKS) {
     return Kernels::SINGLE_BLOCKS;
   }
-  int device = 0;
-  int major = 0;
-  int most_bytes = 0;
-  STD_CUDA_CHECK(cudaGetDevice(&device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  STD_CUDA_CHECK(cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  if (major < 9) {
+  cudaFuncAttributes code =
+      {};  // what the device runs: a newer one may have been given an older one's, without clusters
+  STD_CUDA_CHECK(cudaFuncGetAttributes(&code, blstm_cluster_kernel));
+  if (code.ptxVersion < CLUSTER_PTX_VERSION) {
     return Kernels::SINGLE_BLOCKS;
   }
   if (!is_highest) {
     return Kernels::TENSOR_CORES;
   }
+  int device = 0;
+  int most_bytes = 0;
+  STD_CUDA_CHECK(cudaGetDevice(&device));
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&most_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   const int64_t n_bytes = std::max(cluster_bytes(n_blocks), cluster_backward_bytes(n_blocks));
   const bool fits = n_bytes + static_cast<int64_t>(sizeof(BlstmBlock<CLUSTER_TILE>)) <= most_bytes;
   return fits ? Kernels::CLUSTERS : Kernels::SINGLE_BLOCKS;
@@ -76,15 +77,14 @@ bool launch_clusters(
     int64_t n_bytes,
     cudaStream_t stream) {
   const unsigned n_blocks = cluster_blocks(layer.n_units);
-  const unsigned n_tiles = static_cast<unsigned>((batch.n_utterances + CLUSTER_TILE - 1) / CLUSTER_TILE);
+  const unsigned n_tiles = static_cast<unsigned>(batch.n_tiles(CLUSTER_TILE));
   cudaLaunchAttribute shape = {};
   shape.id = cudaLaunchAttributeClusterDimension;
   shape.val.clusterDim.x = n_blocks;
   shape.val.clusterDim.y = 1;
   shape.val.clusterDim.z = 1;
   cudaLaunchConfig_t launch = {};
-  launch.gridDim =
-      dim3(n_tiles * n_blocks, static_cast<unsigned>(layer.n_directions), static_cast<unsigned>(batch.n_groups));
+  launch.gridDim = dim3(n_tiles * n_blocks, static_cast<unsigned>(layer.n_directions));
   launch.blockDim = dim3(static_cast<unsigned>(n_threads));
   launch.dynamicSmemBytes = static_cast<size_t>(n_bytes);
   launch.stream = stream;
@@ -145,14 +145,12 @@ bool run_on_clusters(Kernels kernels, const BlstmBackward<float>& layer, const B
   return false;
 }
 
-// Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory. How many
-// utterances a group has is known on the device alone: each gets blocks for all of them, and those left over end at once.
+// Calls launch(tile size, grid, shared bytes) with the largest tile whose state fits into shared memory.
 template <typename scalar_t, typename Launch>
 void with_tile(const BlstmBatch& batch, int64_t n_directions, int64_t n_units, const Launch& launch) {
   const int64_t n_bytes = BLSTM_STATE_NUMBERS * n_units * static_cast<int64_t>(sizeof(scalar_t));
   const auto run = [&](auto tile) {
-    const unsigned n_tiles = static_cast<unsigned>((batch.n_utterances + tile - 1) / tile);
-    const dim3 grid(n_tiles, static_cast<unsigned>(n_directions), static_cast<unsigned>(batch.n_groups));
+    const dim3 grid(static_cast<unsigned>(batch.n_tiles(tile)), static_cast<unsigned>(n_directions));
     launch(tile, grid, static_cast<size_t>(tile * n_bytes));
   };
   if (8 * n_bytes <= SHARED_BYTES) {
@@ -174,9 +172,6 @@ struct Batch {
   std::optional<Tensor> groups;  // (batch)
 
   BlstmBatch on(const Tensor& rows, const Tensor& recurrent, int64_t first_direction) const {
-    STD_TORCH_CHECK(
-        recurrent.size(0) <= MOST_GROUPS, "blstm must have at most ", MOST_GROUPS, " groups on CUDA, got ",
-        recurrent.size(0));
     return {
         pointer<int64_t>(first_rows),
         pointer<int64_t>(lengths),

@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include "blstm.h"
-#include "groups.h"
+#include "blstm_tiles.cuh"
 
 namespace serfast {
 
@@ -34,64 +34,6 @@ struct alignas(16) FourNumbers {
 
   __device__ void store(scalar_t* numbers, int64_t place) const {
     reinterpret_cast<FourNumbers*>(numbers)[place] = *this;
-  }
-};
-
-struct BlstmBatch {
-  const int64_t* first_rows;  // (batch)
-  const int64_t* lengths;     // (batch)
-  const int64_t* groups;      // (batch), or null where there is one group
-  int64_t n_utterances;
-  int64_t n_rows;
-  int64_t n_groups;
-  int64_t first_direction;
-
-  // The utterance at one place among those of a group, or n_utterances beyond the last of them.
-  __device__ int64_t find(int64_t place, int64_t group) const {
-    if (groups == nullptr) {
-      return place < n_utterances ? place : n_utterances;
-    }
-    int64_t index = 0;
-    for (; index < n_utterances; ++index) {
-      place -= group_within(groups[index], n_groups) == group;
-      if (place < 0) {
-        break;
-      }
-    }
-    return index;
-  }
-
-  __device__ bool is_reverse(int64_t direction) const { return first_direction + direction == REVERSE; }
-};
-
-// One block's utterances, in shared memory: row of the first frame and frames, none beyond the group or the rows.
-template <int tile_utterances>
-struct BlstmBlock {
-  int64_t first_rows[tile_utterances];
-  int64_t lengths[tile_utterances];
-
-  // The most frames of an utterance. Called by every thread.
-  __device__ int64_t fill(const BlstmBatch& batch, int64_t tile) {
-    const int i = threadIdx.x;
-    if (i < tile_utterances) {
-      const int64_t index = batch.find(tile * tile_utterances + i, blockIdx.z);
-      const bool exists = index < batch.n_utterances;
-      first_rows[i] = exists ? batch.first_rows[index] : 0;
-      const int64_t n_left = batch.n_rows - first_rows[i];
-      const int64_t length = exists ? batch.lengths[index] : 0;
-      lengths[i] = length < n_left ? length : n_left;
-    }
-    __syncthreads();
-    int64_t most = 0;
-    for (int i = 0; i < tile_utterances; ++i) {
-      most = lengths[i] > most ? lengths[i] : most;
-    }
-    return most;
-  }
-
-  // The row at which utterance i is at one step.
-  __device__ int64_t row(int i, int64_t step, bool is_reverse) const {
-    return first_rows[i] + (is_reverse ? lengths[i] - 1 - step : step);
   }
 };
 
@@ -121,7 +63,7 @@ __global__ void blstm_pack_kernel(
   }
 }
 
-// Grid (tile, direction, group). Shared memory: gates (utterance, unit, gate), hidden, cell (utterance, unit).
+// Grid (tile, direction). Shared memory: gates (utterance, unit, gate), hidden, cell (utterance, unit).
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
     blstm_kernel(BlstmForward<scalar_t> layer, BlstmBatch batch) {
@@ -140,7 +82,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
     hidden[i] = scalar_t(0);
   }
   __syncthreads();
-  const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
+  const scalar_t* recurrent = block.matrix(layer, direction);
   for (int64_t step = 0; step < n_steps; ++step) {
     for (int gate = threadIdx.x; gate < n_gates; gate += blockDim.x) {
       scalar_t sums[tile_utterances];
@@ -250,7 +192,7 @@ __device__ FourNumbers<scalar_t> blstm_slopes(
   return slopes;
 }
 
-// Grid (tile, direction, group). Shared memory: slopes (utterance, unit, gate), grad_state, grad_cell (utterance, unit).
+// Grid (tile, direction). Shared memory: slopes (utterance, unit, gate), grad_state, grad_cell (utterance, unit).
 template <typename scalar_t, int tile_utterances>
 __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
     blstm_backward_kernel(BlstmBackward<scalar_t> layer, BlstmBatch batch) {
@@ -269,7 +211,7 @@ __global__ void __launch_bounds__(BLSTM_THREADS, BLSTM_BLOCKS<scalar_t>)
     slopes[i] = scalar_t(0);
   }
   __syncthreads();
-  const scalar_t* recurrent = layer.recurrent + (blockIdx.z * n_directions + direction) * n_units * n_gates;
+  const scalar_t* recurrent = block.matrix(layer, direction);
   for (int64_t step = n_steps - 1; step >= 0; --step) {
     for (int place = threadIdx.x; place < tile_utterances * n_units; place += blockDim.x) {
       const int i = place / n_units;

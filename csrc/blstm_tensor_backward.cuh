@@ -45,7 +45,7 @@ struct SlopeFactors {
   }
 };
 
-// Grid (tile and block of a cluster, direction, group).
+// Grid (tile and block of a cluster, direction).
 template <int n_blocks>
 __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
     blstm_tensor_backward_kernel(BlstmBackward<float> layer, BlstmBatch batch) {
@@ -77,8 +77,7 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
     memory.mailbox.open(Memory::n_bytes);
   }
   SlopeFactors factors[warp_products];
-  const float* matrix =
-      layer.recurrent + (blockIdx.z * layer.n_directions + blockIdx.y) * N_GATES * layer.n_units * layer.n_units;
+  const float* matrix = block.matrix(layer, blockIdx.y);
 #pragma unroll
   for (int i = 0; i < warp_products; ++i) {
     const int first_before = (warp + i * n_warps) * PRODUCT_ROWS + lane / COLUMN_LANES;

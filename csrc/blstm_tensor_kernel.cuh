@@ -107,7 +107,7 @@ struct GateFactors {
         }
       }
       for (int distance = 1; distance < COLUMN_LANES; distance *= 2) {
-        largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFu, largest, distance));
+        largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, distance));
       }
       int exponent = 0;
       if (isfinite(largest)) {
@@ -133,7 +133,7 @@ struct GateFactors {
   }
 };
 
-// Grid (tile and block of a cluster, direction, group).
+// Grid (tile and block of a cluster, direction).
 template <int n_blocks>
 __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_resident)
     blstm_tensor_kernel(BlstmForward<float> layer, BlstmBatch batch) {
@@ -162,8 +162,7 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
     memory.mailbox.open(Memory::n_bytes);
   }
   GateFactors<n_blocks> factors[2];  // of (i, f) and (g, o)
-  const float* matrix =
-      layer.recurrent + (blockIdx.z * layer.n_directions + blockIdx.y) * N_GATES * layer.n_units * layer.n_units;
+  const float* matrix = block.matrix(layer, blockIdx.y);
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
     factors[pair].load(matrix, layer.n_units, 2 * pair, unit, column_lane);

@@ -24,7 +24,7 @@ inline float __fdividef(float numerator, float denominator) { return numerator /
 using cudaStream_t = const void*;
 enum cudaError_t { cudaSuccess };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor, cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension };
 
 struct cudaLaunchAttribute {
@@ -63,9 +63,18 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const emulated::Device& device = emulated::device();
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? device.capability : int(device.most_shared_bytes());
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = int(emulated::device().most_shared_bytes());
+  return cudaSuccess;
+}
+
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = 10 * emulated::device().capability;
   return cudaSuccess;
 }
 
@@ -90,6 +99,15 @@ cudaError_t cudaLaunchKernelEx(
 }
 
 inline void __syncthreads() { emulated::wait_for(*emulated::device().current->block); }
+
+inline int __syncthreads_count(int vote) {
+  emulated::Block& block = *emulated::device().current->block;
+  int& n_votes = block.n_votes[block.generation % 2];  // all have read those of the last barrier but one
+  n_votes = (block.n_waiting == 0 ? 0 : n_votes) + (vote != 0);
+  __syncthreads();
+  return n_votes;
+}
+
 inline void __syncwarp() { emulated::wait_for_warp(0xFFFFFFFFu, "a barrier"); }
 
 template <typename number_t>

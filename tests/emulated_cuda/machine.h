@@ -101,6 +101,7 @@ struct Block : Team {
   Memory dynamic_shared;  // once the kernel has named its alignment
   size_t n_shared_bytes = 0;
   std::vector<Warp> warps;
+  int n_votes[2] = {};  // of barriers that count, used in turns
 
   bool holds(const void* place) const {
     const auto has = [&](const auto& declared) { return declared.second.holds(place); };

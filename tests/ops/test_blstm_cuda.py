@@ -230,11 +230,28 @@ def test_layers_without_room_for_their_clusters_run_on_single_blocks(emulated_cu
     assert all(torch.equal(*pair) for pair in zip(found(200), on_blocks, strict=True))
 
 
-def test_too_many_groups_raise(device):
-    recurrent = torch.zeros(65536, 1, 4, 1, device=device)
-    batch = (torch.tensor([0], device=device), torch.tensor([1], device=device), torch.tensor([0], device=device))
-    with pytest.raises(RuntimeError, match="blstm must have at most 65535 groups on CUDA, got 65536"):
-        torch.ops.serfast.blstm_recurrence(torch.zeros(1, 4, device=device), recurrent, *batch, None, 0, False, False)
+@torch.no_grad()
+@pytest.mark.parametrize(("n_groups", "n_utterances"), [(3, 1), (7, 40), (40, 70), (70_000, 3)])
+def test_every_utterance_has_the_bits_of_its_group_alone(device, kernels, n_groups: int, n_utterances: int):
+    generator = torch.Generator().manual_seed(n_groups)
+    recurrent = torch.randn(n_groups, 1, 4 * 2, 2, generator=generator).to(device)
+    groups = torch.randint(n_groups, (n_utterances,), generator=generator)
+    groups[0] = n_groups - 1
+    lengths = torch.randint(1, 5, (n_utterances,), generator=generator)
+    projected = torch.randn(int(lengths.sum()), 4 * 2, generator=generator).to(device)
+    settings = (None, 0, kernels.precision == "highest", False)
+
+    def run(rows: Tensor, places: Tensor, matrices: Tensor, groups: Tensor | None) -> Tensor:
+        batch = Lengths.packed(lengths[places], device=device)
+        arguments = (batch.first_rows, batch.on_device, groups, *settings)
+        return torch.ops.serfast.blstm_recurrence(rows, matrices, *arguments)[0]
+
+    together = run(projected, torch.arange(n_utterances), recurrent, groups.to(device))
+    group_of_row = groups.repeat_interleave(lengths)
+    for group in groups.unique().tolist():
+        own = (group_of_row == group).to(device)
+        alone = run(projected[own], groups == group, recurrent[group : group + 1], None)
+        assert torch.equal(together[own], alone)
 
 
 @pytest.mark.cuda
