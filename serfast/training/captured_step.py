@@ -68,7 +68,7 @@ class CapturedSteps:
     """
 
     def __init__(self, batch_size: int, graphs: Graphs) -> None:
-        self.n_utterances = batch_size + 1 + batch_size // _BUSY_PER_IDLE
+        self.n_utterances = batch_size + -(-batch_size // _BUSY_PER_IDLE)
         self._graphs = graphs
         self._buckets: dict[int, _Bucket] = {}
 
