@@ -139,7 +139,7 @@ bool run_on_clusters(Kernels kernels, const BlstmBackward<float>& layer, const B
     return with_cluster_blocks(layer.n_units, [&](auto blocks) {
       using Memory = BackwardMemory<blocks()>;
       return launch_clusters(
-          blstm_tensor_backward_kernel<blocks()>, layer, batch, 32 * Memory::n_warps, sizeof(Memory), stream);
+          blstm_tensor_backward_kernel<blocks()>, layer, batch, Memory::n_threads, sizeof(Memory), stream);
     });
   }
   return false;

@@ -6,8 +6,6 @@
 
 namespace serfast {
 
-// Words of a column of slopes, with a pad that sends neighbouring columns to other banks.
-constexpr int SLOPE_STRIDE = CLUSTER_UNITS * N_GATES + LANE_WORDS * COLUMN_LANES;
 // Numbers between neighbouring units of a mailbox, even: a lane sends those of two utterances at once.
 constexpr int SHARE_STRIDE = CLUSTER_TILE + LANE_UTTERANCES;
 
@@ -15,39 +13,20 @@ constexpr int SHARE_STRIDE = CLUSTER_TILE + LANE_UTTERANCES;
 template <int n_blocks>
 struct BackwardMemory {
   static constexpr int n_warps = n_blocks > 4 ? 8 : 4;  // each with two products of 16 rows at most
+  static constexpr int n_threads = WARP_THREADS * n_warps;
+  static constexpr int n_resident = n_blocks > 4 ? 1 : 3;  // blocks whose registers a multiprocessor must hold
+  static constexpr int n_slopes = CLUSTER_UNITS * N_GATES;
   static constexpr uint32_t n_bytes = n_blocks * CLUSTER_UNITS * CLUSTER_TILE * sizeof(float);  // of a step's shares
 
-  alignas(16) uint32_t slopes[2][CLUSTER_TILE][SLOPE_STRIDE];          // (turn, utterance, (own unit, gate))
-  alignas(16) float shares[2][n_blocks][CLUSTER_UNITS][SHARE_STRIDE];  // (turn, from, own unit, utterance)
+  alignas(16) Float16 slopes[2][CLUSTER_TILE][column_stride(n_slopes)];  // (turn, utterance, (own unit, gate))
+  alignas(8) float inverses[2][CLUSTER_TILE];                            // of what slopes were multiplied with
+  alignas(16) float shares[2][n_blocks][CLUSTER_UNITS][SHARE_STRIDE];    // (turn, from, own unit, utterance)
   Mailbox mailbox;
-};
-
-// Rows of the transposed recurrent matrix, (before) over a block's (unit, gate), as factors of products.
-struct SlopeFactors {
-  static constexpr int n_slabs = CLUSTER_UNITS / COLUMN_LANES;
-
-  uint32_t words[n_slabs][N_CHAINS][LANE_WORDS];
-
-  // matrix (gate, unit, before).
-  __device__ void load(const float* __restrict__ matrix, int64_t n_units, int64_t first_unit, int64_t first_before) {
-#pragma unroll
-    for (int slab = 0; slab < n_slabs; ++slab) {
-#pragma unroll
-      for (int word = 0; word < N_CHAINS * LANE_WORDS; ++word) {
-        const int64_t gate = word / 2;
-        const int64_t unit = first_unit + slab * COLUMN_LANES;
-        const int64_t before = first_before + word % 2 * (PRODUCT_ROWS / 2);
-        const bool exists = unit < n_units && before < n_units;
-        words[slab][word / LANE_WORDS][word % LANE_WORDS] =
-            to_tf32(exists ? matrix[(gate * n_units + unit) * n_units + before] : 0.0f);
-      }
-    }
-  }
 };
 
 // Grid (tile and block of a cluster, direction).
 template <int n_blocks>
-__global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
+__global__ void __launch_bounds__(BackwardMemory<n_blocks>::n_threads, BackwardMemory<n_blocks>::n_resident)
     blstm_tensor_backward_kernel(BlstmBackward<float> layer, BlstmBatch batch) {
 #if SERFAST_HAS_CLUSTERS
   using Memory = BackwardMemory<n_blocks>;
@@ -62,10 +41,10 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
   const auto cluster = cooperative_groups::this_cluster();
   const int rank = kept(static_cast<int>(cluster.block_rank()));
   const int thread = kept(static_cast<int>(threadIdx.x));
-  const int warp = thread / 32;
-  const int lane = thread % 32;
+  const int warp = thread / WARP_THREADS;
+  const int lane = thread % WARP_THREADS;
   const int column_lane = lane % COLUMN_LANES;
-  const int64_t unit = rank * CLUSTER_UNITS + lane;
+  const int unit = rank * CLUSTER_UNITS + lane;
   const bool is_reverse = batch.is_reverse(blockIdx.y);
   const bool is_first = thread == 0;
   const bool has_products = warp * warp_products < n_products;  // or none
@@ -76,12 +55,18 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
   if (is_first) {
     memory.mailbox.open(Memory::n_bytes);
   }
-  SlopeFactors factors[warp_products];
-  const float* matrix = block.matrix(layer, blockIdx.y);
+  HalfFactors<Memory::n_slopes / SLAB> factors[warp_products];
+  const float* matrix = block.matrix(layer, blockIdx.y);  // (gate, unit, before)
+  const int n_units = static_cast<int>(layer.n_units);
 #pragma unroll
   for (int i = 0; i < warp_products; ++i) {
     const int first_before = (warp + i * n_warps) * PRODUCT_ROWS + lane / COLUMN_LANES;
-    factors[i].load(matrix, layer.n_units, rank * CLUSTER_UNITS + column_lane, first_before);
+    factors[i].load(column_lane, [&](int row, int at) {
+      const int own_unit = rank * CLUSTER_UNITS + at / N_GATES;
+      const int before = first_before + row * (PRODUCT_ROWS / 2);
+      const bool exists = own_unit < n_units && before < n_units;
+      return exists ? matrix[(at % N_GATES * n_units + own_unit) * n_units + before] : 0.0f;
+    });
   }
   cluster.sync();
   Memory* peers[warp_products];  // the owners of the units that each product's rows are
@@ -152,21 +137,35 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
       for (int gate = 0; gate < N_GATES; ++gate) {
         own[i].number[gate] = exists ? own[i].number[gate] : 0.0f;
       }
-      uint32_t* words = &memory.slopes[turn % 2][warp + i * n_warps][lane * N_GATES];
-      *reinterpret_cast<uint4*>(words) = {
-          to_tf32(own[i].number[0]), to_tf32(own[i].number[1]), to_tf32(own[i].number[2]), to_tf32(own[i].number[3])};
+      uint32_t largest = 0;
+#pragma unroll
+      for (int gate = 0; gate < N_GATES; ++gate) {
+        const uint32_t size = __float_as_uint(fabsf(own[i].number[gate]));  // NaN is above all
+        largest = size > largest ? size : largest;
+      }
+      const ColumnScale column(__reduce_max_sync(WHOLE_WARP, largest));
+      const int utterance = warp + i * n_warps;
+      const float scale = column.scale();
+      *reinterpret_cast<uint2*>(&memory.slopes[turn % 2][utterance][lane * N_GATES]) = {
+          packed_halfs(scale * own[i].number[0], scale * own[i].number[1]),
+          packed_halfs(scale * own[i].number[2], scale * own[i].number[3])};
+      memory.inverses[turn % 2][utterance] = column.inverse();
     }
     __syncthreads();  // and who is two turns ahead writes over no slopes that others read
     if (step > 0 && has_products) {
+      float inverses[LANE_UTTERANCES];
+#pragma unroll
+      for (int k = 0; k < LANE_UTTERANCES; ++k) {
+        inverses[k] = memory.inverses[turn % 2][column_lane * LANE_UTTERANCES + k];
+      }
       float sums[warp_products][N_CHAINS][4] = {};
 #pragma unroll
-      for (int slab = 0; slab < SlopeFactors::n_slabs; ++slab) {
-        const uint32_t* column = &memory.slopes[turn % 2][lane / COLUMN_LANES][slab * LANE_WORDS * COLUMN_LANES];
+      for (int slab = 0; slab < Memory::n_slopes / SLAB; ++slab) {
+        const Float16* column = &memory.slopes[turn % 2][lane / COLUMN_LANES][slab * SLAB];
         const uint4 words = reinterpret_cast<const uint4*>(column)[column_lane];
 #pragma unroll
         for (int i = 0; i < warp_products; ++i) {
-          add_tf32_product(sums[i][0], factors[i].words[slab][0], {words.x, words.y});
-          add_tf32_product(sums[i][1], factors[i].words[slab][1], {words.z, words.w});
+          add_slab(sums[i], factors[i], slab, words);
         }
       }
 #pragma unroll
@@ -176,8 +175,12 @@ __global__ void __launch_bounds__(32 * BackwardMemory<n_blocks>::n_warps)
         for (int half = 0; half < 2; ++half) {
           const int row = first + half * (PRODUCT_ROWS / 2);
           float* theirs = &peers[i]->shares[(turn + 1) % 2][rank][row][column_lane * LANE_UTTERANCES];
-          const float letter[LANE_UTTERANCES] = {
-              sums[i][0][2 * half] + sums[i][1][2 * half], sums[i][0][2 * half + 1] + sums[i][1][2 * half + 1]};
+          float letter[LANE_UTTERANCES];
+#pragma unroll
+          for (int k = 0; k < LANE_UTTERANCES; ++k) {
+            const float sum = sums[i][0][LANE_UTTERANCES * half + k] + sums[i][1][LANE_UTTERANCES * half + k];
+            letter[k] = sum * factors[i].inverses[half] * inverses[k];
+          }
           peers[i]->mailbox.send(theirs, letter, turn + 1);
         }
       }

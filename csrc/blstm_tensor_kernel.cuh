@@ -2,11 +2,9 @@
 //
 // Like the kernels of blstm_cluster_kernel.cuh a cluster runs one direction of a tile of utterances through time, and a
 // block owns 32 units. But a slice of the recurrent matrix lies in registers, in the order that products read it, and
-// blocks hand each other states, or slopes, through mailboxes. Only factors of products are rounded, to 10 bits of
-// mantissa, and sums are float32:
-//
-// - forward: states lie in [-1, 1], rows of the matrix are brought near to it by a power of two each: halfs.
-// - backward: nothing bounds a slope, so slopes and matrix are TF32 numbers, which reach as far as float32.
+// blocks hand each other states, or slopes, through mailboxes. Only factors of products are rounded, to the 10 bits of
+// mantissa that halfs and TF32 numbers have, and sums are float32. Powers of two bring into the reach of halfs each row
+// of the matrix, all states and, backward, the slopes of each utterance at each step.
 //
 // A sum runs over all units of the layer forward, and over the units of a block, then over the blocks, backward, in one
 // order: no other utterance and no tile changes it.
@@ -16,29 +14,19 @@
 #include "approximate.cuh"
 #include "blstm_cluster_kernel.cuh"
 #include "half.cuh"
+#include "half_factors.cuh"
 #include "mailbox.cuh"
-#include "tensor_core.cuh"
 
 namespace serfast {
 
-// Rows of a product, and units of them that one warp owns: its two products hold the gates (i, f) and (g, o) of each.
-constexpr int PRODUCT_ROWS = 16;
+// Units of one warp: the rows of its two products are the gates (i, f) and (g, o) of each.
 constexpr int WARP_UNITS = PRODUCT_ROWS / 2;
 constexpr int FORWARD_WARPS = CLUSTER_UNITS / WARP_UNITS;
-constexpr int FORWARD_THREADS = 32 * FORWARD_WARPS;
-// Products of one warp that run at once do not add to each other's sums.
-constexpr int N_CHAINS = 2;
+constexpr int FORWARD_THREADS = WARP_THREADS * FORWARD_WARPS;
 // Utterances, of a product's columns, that a lane holds.
 constexpr int LANE_UTTERANCES = 2;
-// Words of a column that a lane loads at once, and the lanes that share one.
-constexpr int LANE_WORDS = 4;
-constexpr int COLUMN_LANES = 4;
-// Halfs of a column that all lanes load at once, for a product of each chain.
-constexpr int SLAB = 2 * LANE_WORDS * COLUMN_LANES;
-// Halfs reach from 2^-24 to 2^16: a row's largest number is brought to between 2^14 and 2^15, states are to 2^14.
-constexpr int HALF_EXPONENT = 15;
-constexpr int STATE_EXPONENT = 14;
-constexpr float STATE_SCALE = 1 << STATE_EXPONENT;
+// States lie in [-1, 1]: as halfs they are to 2^14.
+constexpr float STATE_SCALE = 1 << 14;
 
 constexpr float LOG2_E = 1.44269504f;
 
@@ -76,61 +64,11 @@ struct ForwardMemory {
   static constexpr int n_padded = n_blocks * CLUSTER_UNITS;
   static constexpr int n_resident = n_blocks > 4 ? 2 : 3;  // blocks whose registers a multiprocessor must hold
   static constexpr uint32_t n_bytes = CLUSTER_TILE * n_padded * sizeof(Float16);  // of the states of a step
-  static constexpr int stride = n_padded | SLAB;  // an odd number of slabs: neighbouring columns are in other banks
+  static constexpr int stride = column_stride(n_padded);
 
   alignas(16) Float16 states[2][CLUSTER_TILE][stride];
   alignas(16) Float16 own[FORWARD_WARPS][CLUSTER_TILE][WARP_UNITS];  // what each warp is about to send
   Mailbox mailbox;
-};
-
-// Rows of the recurrent matrix, two gates of a warp's units, as factors of products, and what undoes their scale.
-template <int n_blocks>
-struct GateFactors {
-  static constexpr int n_slabs = n_blocks * CLUSTER_UNITS / SLAB;
-
-  uint32_t words[n_slabs][N_CHAINS][LANE_WORDS];
-  float scales[2];  // (gate)
-
-  // Called by a whole warp. matrix (gate, unit, before).
-  __device__ void load(
-      const float* __restrict__ matrix, int64_t n_units, int first_gate, int64_t unit, int column_lane) {
-    const auto number = [&](int gate, int before) {
-      const bool exists = unit < n_units && before < n_units;
-      return exists ? matrix[((first_gate + gate) * n_units + unit) * n_units + before] : 0.0f;
-    };
-    int exponents[2];
-    for (int gate = 0; gate < 2; ++gate) {
-      float largest = 0.0f;
-      for (int slab = 0; slab < n_slabs; ++slab) {
-        for (int i = 0; i < 2 * LANE_WORDS; ++i) {
-          largest = fmaxf(largest, fabsf(number(gate, slab * SLAB + column_lane * 2 * LANE_WORDS + i)));
-        }
-      }
-      for (int distance = 1; distance < COLUMN_LANES; distance *= 2) {
-        largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, distance));
-      }
-      int exponent = 0;
-      if (isfinite(largest)) {
-        frexpf(largest, &exponent);
-      }
-      exponents[gate] = HALF_EXPONENT - exponent;
-      scales[gate] = ldexpf(1.0f, -exponents[gate] - STATE_EXPONENT);
-    }
-#pragma unroll
-    for (int slab = 0; slab < n_slabs; ++slab) {
-#pragma unroll
-      for (int word = 0; word < N_CHAINS * LANE_WORDS; ++word) {
-        const int chain = word / LANE_WORDS;
-        const int gate = word % 2;
-        const int before = slab * SLAB + column_lane * 2 * LANE_WORDS + chain * LANE_WORDS + word % LANE_WORDS / 2 * 2;
-        Float16 low;
-        Float16 high;
-        from_sum(ldexpf(number(gate, before), exponents[gate]), low);
-        from_sum(ldexpf(number(gate, before + 1), exponents[gate]), high);
-        words[slab][chain][word % LANE_WORDS] = low.bits | static_cast<uint32_t>(high.bits) << 16;
-      }
-    }
-  }
 };
 
 // Grid (tile and block of a cluster, direction).
@@ -144,8 +82,8 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
   __shared__ BlstmBlock<CLUSTER_TILE> block;
   const auto cluster = cooperative_groups::this_cluster();
   const int thread = kept(static_cast<int>(threadIdx.x));
-  const int warp = thread / 32;
-  const int lane = thread % 32;
+  const int warp = thread / WARP_THREADS;
+  const int lane = thread % WARP_THREADS;
   const int column_lane = lane % COLUMN_LANES;
   const int first_unit = kept(static_cast<int>(cluster.block_rank())) * CLUSTER_UNITS + warp * WARP_UNITS;
   const int64_t unit = first_unit + lane / COLUMN_LANES;
@@ -161,11 +99,17 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
   if (is_first) {
     memory.mailbox.open(Memory::n_bytes);
   }
-  GateFactors<n_blocks> factors[2];  // of (i, f) and (g, o)
-  const float* matrix = block.matrix(layer, blockIdx.y);
+  HalfFactors<Memory::n_padded / SLAB> factors[2];        // of (i, f) and (g, o)
+  const float* matrix = block.matrix(layer, blockIdx.y);  // (gate, unit, before)
+  const int64_t n_units = layer.n_units;
 #pragma unroll
   for (int pair = 0; pair < 2; ++pair) {
-    factors[pair].load(matrix, layer.n_units, 2 * pair, unit, column_lane);
+    factors[pair].load(column_lane, [&](int gate, int before) {
+      const bool exists = unit < n_units && before < n_units;
+      return exists ? matrix[((2 * pair + gate) * n_units + unit) * n_units + before] : 0.0f;
+    });
+    factors[pair].inverses[0] /= STATE_SCALE;
+    factors[pair].inverses[1] /= STATE_SCALE;
   }
   cluster.sync();
   // A lane sends all that its warp has of one utterance, to every fourth block.
@@ -202,13 +146,12 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
     }
     float sums[2][N_CHAINS][4] = {};
 #pragma unroll
-    for (int slab = 0; slab < GateFactors<n_blocks>::n_slabs; ++slab) {
+    for (int slab = 0; slab < Memory::n_padded / SLAB; ++slab) {
       const Float16* column = &memory.states[step % 2][lane / COLUMN_LANES][slab * SLAB];
       const uint4 words = reinterpret_cast<const uint4*>(column)[column_lane];
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
-        add_half_product(sums[pair][0], factors[pair].words[slab][0], {words.x, words.y});
-        add_half_product(sums[pair][1], factors[pair].words[slab][1], {words.z, words.w});
+        add_slab(sums[pair], factors[pair], slab, words);
       }
     }
     float hidden[LANE_UTTERANCES];
@@ -218,7 +161,7 @@ __global__ void __launch_bounds__(FORWARD_THREADS, ForwardMemory<n_blocks>::n_re
       for (int gate = 0; gate < N_GATES; ++gate) {
         const int at = gate % 2 * LANE_UTTERANCES + i;
         const float sum = sums[gate / 2][0][at] + sums[gate / 2][1][at];
-        gates[i].number[gate] = fmaf(sum, factors[gate / 2].scales[gate % 2], gates[i].number[gate]);
+        gates[i].number[gate] = fmaf(sum, factors[gate / 2].inverses[gate % 2], gates[i].number[gate]);
       }
       const float input = quick_sigmoid(gates[i].number[0]);
       const float forget = quick_sigmoid(gates[i].number[1]);

@@ -69,9 +69,9 @@ def blstm(
             side by side; each change of group along the batch costs a matrix product of its own.
         precision: of products on CUDA. "high", as in torch's own LSTM, may round factors to TF32's 10 bits of
             mantissa: the recurrence does so on sm_90 and newer up to 256 units (relative errors of about 1e-4; more for
-            states below 4e-9, and for weights 2e8 times smaller than their row's largest), the input's product in
-            training if ``torch.backends.cuda.matmul`` allows it. "highest" is float32 in both. Sums are float32 in
-            either; the products of the weights' gradients are torch's.
+            states below 4e-9, and for weights and gates' slopes 2e8 times smaller than the largest of their row, or of
+            their utterance's frame), the input's product in training if ``torch.backends.cuda.matmul`` allows it.
+            "highest" is float32 in both. Sums are float32 in either; products of weights' gradients are torch's.
 
     Returns:
         Hidden vectors, forward half then reverse half: (row, 2 * unit) packed, or (batch, time, 2 * unit) padded and

@@ -14,6 +14,10 @@
 #define __host__
 #define __forceinline__ inline
 
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
@@ -127,6 +131,29 @@ inline unsigned __ballot_sync(unsigned mask, bool vote) {
     votes |= brought[lane].bytes[0] != 0 ? 1u << lane : 0u;
   }
   return votes;
+}
+
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value) {
+  const auto& brought = emulated::bring(mask, value, "a maximum");
+  unsigned largest = 0;
+  for (const emulated::Slot& slot : brought) {
+    unsigned other;
+    std::memcpy(&other, slot.bytes, sizeof(other));
+    largest = std::max(largest, other);
+  }
+  return largest;
+}
+
+inline unsigned __float_as_uint(float number) {
+  unsigned bits;
+  std::memcpy(&bits, &number, sizeof(bits));
+  return bits;
+}
+
+inline float __uint_as_float(unsigned bits) {
+  float number;
+  std::memcpy(&number, &bits, sizeof(number));
+  return number;
 }
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }

@@ -145,6 +145,21 @@ def test_slopes_of_any_scale_are_in_tolerance(device, kernels, scale: float):
     kernels.check([torch.ones(1), *found], [torch.ones(1), *exact])
 
 
+def test_slopes_of_neighbours_in_other_scales_are_in_tolerance(device, kernels):
+    rows, weights = example(33)
+    scales = torch.logspace(-32, 32, len(LENGTHS), dtype=torch.float64).repeat_interleave(torch.tensor(LENGTHS))
+
+    def gradients(layer, rows: Tensor, weights: dict[str, Tensor]) -> Tensor:
+        rows = rows.clone().requires_grad_()
+        hidden = layer(rows, torch.tensor(LENGTHS), weights, precision=kernels.precision)
+        slopes = scales[:, None].to(hidden.device, hidden.dtype).expand_as(hidden)
+        return torch.autograd.grad(hidden, rows, slopes)[0].cpu().double() / scales[:, None]
+
+    found = gradients(blstm, rows.to(device), {name: weight.to(device) for name, weight in weights.items()})
+    exact = gradients(reference.blstm, rows.double(), {name: weight.double() for name, weight in weights.items()})
+    kernels.check([torch.ones(1), *found.split(LENGTHS)], [torch.ones(1), *exact.split(LENGTHS)])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("counts", [[50, 0, 3, 2], [0, 0, 0, 0], [1, 50, 7, 30]])
 def test_rows_of_no_utterance_and_utterances_without_rows_change_nothing(device, kernels, counts: list[int]):
@@ -274,9 +289,11 @@ def test_a_captured_graph_replays_with_other_lengths(cuda, is_highest: bool):
     first_rows = torch.tensor([0, 50, 100, 150], device=cuda)
     lengths = torch.tensor([50, 50, 50, 50], device=cuda)
 
-    def run() -> Tensor:
-        arguments = (first_rows, lengths, None, None, 0, is_highest, False)
-        return torch.ops.serfast.blstm_recurrence(projected, recurrent, *arguments)[0]
+    def run() -> list[Tensor]:
+        batch, options = (first_rows, lengths, None), (0, is_highest)
+        hidden, cell, gates = torch.ops.serfast.blstm_recurrence(projected, recurrent, *batch, None, *options, True)
+        backward = torch.ops.serfast.blstm_recurrence_backward
+        return [hidden, backward(projected[:, :128].contiguous(), recurrent, *batch, cell, gates, *options)]
 
     run()
     torch.cuda.synchronize()
@@ -286,6 +303,6 @@ def test_a_captured_graph_replays_with_other_lengths(cuda, is_highest: bool):
     for counts in ([50, 50, 50, 50], [1, 50, 7, 30], [50, 0, 3, 2]):
         lengths.copy_(torch.tensor(counts))
         graph.replay()
-        plain = run()
-        for place, count in enumerate(counts):
-            assert torch.equal(captured[50 * place : 50 * place + count], plain[50 * place : 50 * place + count])
+        for result, plain in zip(captured, run(), strict=True):
+            for place, count in enumerate(counts):
+                assert torch.equal(result[50 * place : 50 * place + count], plain[50 * place : 50 * place + count])
