@@ -67,11 +67,12 @@ def build_kernels(folder: Path, *, sanitized: bool = False) -> Path:
     return library
 
 
-def build_program(source: Path, folder: Path) -> Path:
+def build_program(source: Path, folder: Path, *, sanitized: bool = False) -> Path:
     """A program from one CUDA source without torch."""
     plain = folder / source.name
     plain.write_text(plain_cpp(source.read_text(encoding="utf-8")), encoding="utf-8")
     program = folder / source.stem
     includes = ["-include", "cuda_runtime.h", f"-I{HERE}", *(f"-I{path}" for path in include_paths())]
-    subprocess.run(["g++", *FLAGS, "-O1", *includes, "-x", "c++", plain, "-o", program], check=True)
+    flags = [*FLAGS, *(SANITIZERS if sanitized else ["-O1"])]
+    subprocess.run(["g++", *flags, *includes, "-x", "c++", plain, "-o", program], check=True)
     return program

@@ -12,6 +12,7 @@
 #include <exception>
 #include <map>
 #include <string>
+#include <vector>
 
 constexpr int N_THREADS = 64;
 
@@ -97,6 +98,15 @@ __global__ void dynamic_kernel(float* result) {
   result[threadIdx.x] = shared[threadIdx.x];
 }
 
+// Barriers that count, one after the other, and a maximum of each warp.
+__global__ void counted_kernel(float* result) {
+  const int n_few = __syncthreads_count(threadIdx.x < 3);
+  const int n_odd = __syncthreads_count(threadIdx.x % 2 == 1);
+  __syncthreads();
+  const int n_all = __syncthreads_count(1);
+  result[threadIdx.x] = n_few + n_odd + n_all + __reduce_max_sync(0xFFFFFFFFu, threadIdx.x);
+}
+
 __global__ void large_kernel(float* result) {
   __shared__ float shared[13 * 1024];
   result[threadIdx.x] = shared[threadIdx.x] = 1;
@@ -173,6 +183,13 @@ int main(int, char** arguments) {
       {"no blocks", [&] { left_kernel<<<dim3(1, 0), N_THREADS, 0, stream>>>(result, 3); }},
       {"many blocks", [&] { left_kernel<<<dim3(1, 70000), N_THREADS, 0, stream>>>(result, 3); }},
       {"many threads", [&] { left_kernel<<<1, 2048, 0, stream>>>(result, 3); }},
+      {"counted", [&] { counted_kernel<<<1, N_THREADS, 0, stream>>>(result); }},
+      {"past the end of memory",
+       [&] {
+         std::vector<float> few(N_THREADS - 1);
+         reversed_kernel<<<1, N_THREADS, 0, stream>>>(true, numbers, few.data());
+       }},
+      {"past the end of shared memory", [&] { dynamic_kernel<<<1, N_THREADS, N_THREADS - 1, stream>>>(result); }},
       {"dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 48 * 1024, stream>>>(result); }},
       {"much dynamic memory", [&] { dynamic_kernel<<<1, N_THREADS, 49 * 1024, stream>>>(result); }},
       {"much static memory", [&] { large_kernel<<<1, N_THREADS, 0, stream>>>(result); }},

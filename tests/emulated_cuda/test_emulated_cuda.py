@@ -1,6 +1,7 @@
 """The emulated CUDA device: faults that it must notice."""
 
 import math
+import os
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def program(tmp_path_factory):
     return build_program(Path(__file__).with_name("faults.cu"), tmp_path_factory.mktemp("faults"))
 
 
+@pytest.mark.skipif(not CAN_BUILD, reason="needs Linux and g++")
+def test_sanitizers_notice_what_lies_past_the_end(tmp_path):
+    watched = build_program(Path(__file__).with_name("faults.cu"), tmp_path, sanitized=True)
+    environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
+    for name, exit_code in (("reversed", 0), ("past the end of memory", 1), ("past the end of shared memory", 1)):
+        command = [watched, name, "0"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == exit_code, result.stderr
+        assert ("heap-buffer-overflow" in result.stderr) == (exit_code == 1)
+
+
 def output(program, name, schedule):
     return subprocess.run([program, name, str(schedule)], check=True, capture_output=True, text=True).stdout.strip()
 
@@ -31,6 +43,7 @@ def output(program, name, schedule):
         ("sent", list(range(N_THREADS))),
         ("overwritten", list(range(N_THREADS))[::-1]),
         ("dynamic memory", [1] * N_THREADS),
+        ("counted", [3 + 32 + 64 + last for last in (31, 63) for _ in range(32)]),
     ],
 )
 def test_right_kernels_get_the_same_numbers_in_every_order(program, name, expected, schedule):
