@@ -49,8 +49,8 @@ Kernels kernels_of(const Tensor& recurrent, bool is_highest) {
   if (recurrent.scalar_type() != ScalarType::Float || n_blocks > MOST_CLUSTER_BLOCKS) {
     return Kernels::SINGLE_BLOCKS;
   }
-  cudaFuncAttributes code =
-      {};  // what the device runs: a newer one may have been given an older one's, without clusters
+  // What the device runs: a newer one may have been given an older one's code, without clusters.
+  cudaFuncAttributes code = {};
   STD_CUDA_CHECK(cudaFuncGetAttributes(&code, blstm_cluster_kernel));
   if (code.ptxVersion < CLUSTER_PTX_VERSION) {
     return Kernels::SINGLE_BLOCKS;

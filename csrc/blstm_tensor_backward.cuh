@@ -24,6 +24,48 @@ struct BackwardMemory {
   Mailbox mailbox;
 };
 
+// Neighbouring numbers that a thread loads at once.
+template <int n>
+struct alignas(n * sizeof(float)) Shares {
+  float number[n];
+};
+
+// What was saved of one unit of n_cells utterances, loaded step by step from the last, one step ahead.
+template <int n_cells>
+struct CellFrames {
+  int lengths[n_cells];     // none of a unit beyond the layer
+  int64_t places[n_cells];  // (row, direction, unit) as one index, of the step that is loaded next
+  int64_t stride;           // of places, from step to step
+  BlstmFrame<float> next[n_cells] = {};
+  BlstmSlopes<float> slopes[n_cells];
+
+  // Loads a step, and the cells of the one before it: those of this one are there.
+  __device__ void load(const BlstmBackward<float>& layer, int step) {
+#pragma unroll
+    for (int i = 0; i < n_cells; ++i) {
+      const bool exists = has(i, step);
+      next[i].gates = exists ? FourNumbers<float>::load(layer.gates, places[i]) : FourNumbers<float>{};
+      next[i].grad_hidden = exists ? layer.grad_hidden[places[i]] : 0.0f;
+      next[i].cell = next[i].cell_before;
+      places[i] -= stride;
+      next[i].cell_before = has(i, step - 1) ? layer.cell[places[i]] : 0.0f;
+    }
+  }
+
+  // Makes slopes of what was loaded last: zeros where there is no frame.
+  __device__ void prepare() {
+#pragma unroll
+    for (int i = 0; i < n_cells; ++i) {
+      slopes[i] = next[i].slopes(quick_tanh(next[i].cell));
+    }
+  }
+
+ private:
+  __device__ bool has(int i, int step) const {
+    return static_cast<unsigned>(step) < static_cast<unsigned>(lengths[i]);  // nor are there steps below 0
+  }
+};
+
 // Grid (tile and block of a cluster, direction).
 template <int n_blocks>
 __global__ void __launch_bounds__(BackwardMemory<n_blocks>::n_threads, BackwardMemory<n_blocks>::n_resident)
@@ -75,68 +117,42 @@ __global__ void __launch_bounds__(BackwardMemory<n_blocks>::n_threads, BackwardM
     const int owner = (warp + i * n_warps) * PRODUCT_ROWS / CLUSTER_UNITS;
     peers[i] = cluster.map_shared_rank(&memory, has_products ? owner : rank);
   }
-  int lengths[n_cells];
-  int64_t places[n_cells];  // (row, direction, unit) as one index, of the step that is loaded next
+  CellFrames<n_cells> frames;
   const int64_t row_numbers = layer.n_directions * layer.n_units;
-  const int64_t stride = is_reverse ? -row_numbers : row_numbers;
+  frames.stride = is_reverse ? -row_numbers : row_numbers;
 #pragma unroll
   for (int i = 0; i < n_cells; ++i) {
-    const int utterance = warp + i * n_warps;
-    lengths[i] = unit < layer.n_units ? static_cast<int>(block.lengths[utterance]) : 0;
-    places[i] = (block.row(utterance, n_steps, is_reverse) * layer.n_directions + blockIdx.y) * layer.n_units + unit;
+    const int utterance = warp * n_cells + i;
+    frames.lengths[i] = unit < layer.n_units ? static_cast<int>(block.lengths[utterance]) : 0;
+    const int64_t row = block.row(utterance, n_steps, is_reverse);
+    frames.places[i] = (row * layer.n_directions + blockIdx.y) * layer.n_units + unit;
   }
   float grad_cells[n_cells] = {};
-  BlstmFrame<float> next[n_cells] = {};
-  const auto has_step = [&](int i, int step) {
-    return static_cast<unsigned>(step) < static_cast<unsigned>(lengths[i]);
-  };
-  const auto load = [&](int step) {
-#pragma unroll
-    for (int i = 0; i < n_cells; ++i) {
-      const bool exists = has_step(i, step);
-      next[i].gates = exists ? FourNumbers<float>::load(layer.gates, places[i]) : FourNumbers<float>{};
-      next[i].grad_hidden = exists ? layer.grad_hidden[places[i]] : 0.0f;
-      next[i].cell = next[i].cell_before;
-      places[i] -= stride;
-      next[i].cell_before = has_step(i, step - 1) ? layer.cell[places[i]] : 0.0f;
-    }
-  };
-  BlstmSlopes<float> slopes[n_cells];
-  const auto prepare = [&] {
-#pragma unroll
-    for (int i = 0; i < n_cells; ++i) {
-      slopes[i] = next[i].slopes(quick_tanh(next[i].cell));
-    }
-  };
-  load(n_steps);  // nothing but the last cells
-  load(n_steps - 1);
-  prepare();
+  frames.load(layer, n_steps);  // nothing but the last cells
+  frames.load(layer, n_steps - 1);
+  frames.prepare();
   for (int turn = 0; turn < n_steps; ++turn) {
     const int step = n_steps - 1 - turn;
-    load(step - 1);  // on its way through all of this step
+    frames.load(layer, step - 1);  // on its way through all of this step
     if (turn > 0) {
       memory.mailbox.wait(turn, Memory::n_bytes, is_first);
     }
-    float grad_states[n_cells] = {};
+    Shares<n_cells> grad_states = {};
 #pragma unroll
     for (int peer = 0; peer < n_blocks; ++peer) {
+      const float* place = &memory.shares[turn % 2][peer][lane][warp * n_cells];
+      const auto theirs = *reinterpret_cast<const Shares<n_cells>*>(place);
 #pragma unroll
       for (int i = 0; i < n_cells; ++i) {
-        grad_states[i] += memory.shares[turn % 2][peer][lane][warp + i * n_warps];
+        grad_states.number[i] += theirs.number[i];
       }
     }
     FourNumbers<float> own[n_cells];
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {
-      float grad_cell = grad_cells[i];
-      own[i] = slopes[i].of(step + 1 < lengths[i] ? grad_states[i] : 0.0f, grad_cell);
-      // Where there is no frame: no product with what others' infinite weights or slopes came to.
-      const bool exists = step < lengths[i];
-      grad_cells[i] = exists ? grad_cell : 0.0f;
-#pragma unroll
-      for (int gate = 0; gate < N_GATES; ++gate) {
-        own[i].number[gate] = exists ? own[i].number[gate] : 0.0f;
-      }
+      // What came of a step that is no frame does not count: others' infinite weights may have made it NaN.
+      const float grad_state = step + 1 < frames.lengths[i] ? grad_states.number[i] : 0.0f;
+      own[i] = frames.slopes[i].of(grad_state, grad_cells[i]);
       uint32_t largest = 0;
 #pragma unroll
       for (int gate = 0; gate < N_GATES; ++gate) {
@@ -144,7 +160,7 @@ __global__ void __launch_bounds__(BackwardMemory<n_blocks>::n_threads, BackwardM
         largest = size > largest ? size : largest;
       }
       const ColumnScale column(__reduce_max_sync(WHOLE_WARP, largest));
-      const int utterance = warp + i * n_warps;
+      const int utterance = warp * n_cells + i;
       const float scale = column.scale();
       *reinterpret_cast<uint2*>(&memory.slopes[turn % 2][utterance][lane * N_GATES]) = {
           packed_halfs(scale * own[i].number[0], scale * own[i].number[1]),
@@ -187,11 +203,11 @@ __global__ void __launch_bounds__(BackwardMemory<n_blocks>::n_threads, BackwardM
     }
 #pragma unroll
     for (int i = 0; i < n_cells; ++i) {  // last: what reads shared memory would wait for it
-      if (step < lengths[i]) {
-        own[i].store(layer.grad_projected, places[i] + 2 * stride);
+      if (step < frames.lengths[i]) {
+        own[i].store(layer.grad_projected, frames.places[i] + 2 * frames.stride);
       }
     }
-    prepare();
+    frames.prepare();
   }
   cluster.sync();  // nobody leaves while others look for it
 #endif

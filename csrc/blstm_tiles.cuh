@@ -38,7 +38,7 @@ struct BlstmBatch {
   // The first tile of a group. Called by every thread of a block.
   __device__ int64_t first_tile(int64_t group, int tile_utterances) const {
     int64_t n_before = 0;
-    for (int64_t first = 0; group > 0 && first < n_utterances; first += blockDim.x) {
+    for (int64_t first = 0; first < n_utterances; first += blockDim.x) {
       const int64_t index = first + threadIdx.x;
       n_before += __syncthreads_count(index < n_utterances && this->group(index) < group);
     }
@@ -109,8 +109,9 @@ struct BlstmBlock {
       const int64_t at = place + __popc(all & ((1u << lane) - 1));
       if (is_own && at >= 0 && at < tile_utterances) {
         const int64_t n_left = batch.n_rows - batch.first_rows[index];
+        const int64_t length = batch.lengths[index] < n_left ? batch.lengths[index] : n_left;
         first_rows[at] = batch.first_rows[index];
-        lengths[at] = batch.lengths[index] < n_left ? batch.lengths[index] : n_left;
+        lengths[at] = length > 0 ? length : 0;
       }
       place += __popc(all);
     }

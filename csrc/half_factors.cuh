@@ -1,5 +1,5 @@
 // Factors of products on tensor cores that are halfs of float32 numbers: brought near to the largest half by powers of
-// two, so that nothing overflows, and next to nothing is lost but bits of the mantissa.
+// two, so that no half overflows, and next to nothing is lost but bits of the mantissa.
 //
 // What a product sums over lies in columns of memory. Which column number is which row of b in tensor_core.cuh is the
 // loads' choice: of every 32 numbers a lane has eight that lie together, four for each of two products. These do not add

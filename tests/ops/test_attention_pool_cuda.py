@@ -32,7 +32,7 @@ def on(device, hidden, lengths, query, projection, slopes):
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("n_units", [1, 28, 100, 256, 300, 512, 1100])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_matches_the_reference_within_the_error_budget(run, check, device, dtype, n_units, score, dropout):
     case = example(n_units, score, dtype)
     options = {"dropout": dropout, "training": dropout > 0, "seed": 11}
@@ -60,7 +60,7 @@ def test_padding_changes_nothing(device, score):
 
 @pytest.mark.parametrize("score", ["uniform", "query"])
 @pytest.mark.parametrize("n_units", [28, 100, 256, 512, 1100])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_utterance_has_the_same_bits_alone(run, device, dtype, n_units, score):
     hidden, lengths, query, _, slopes = on(device, *example(n_units, score, dtype))
     seeds = torch.arange(len(lengths)) * 977
@@ -80,7 +80,7 @@ def test_utterance_has_the_same_bits_alone(run, device, dtype, n_units, score):
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_units", [28, 256])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_utterance_has_the_same_bits_alone_by_eq_8_in_evaluation(device, dtype, n_units):
     hidden, lengths, query, projection, _ = on(device, *example(n_units, "projection", dtype))
     context, weights = attention_pool(hidden, lengths, query, projection)
@@ -93,7 +93,7 @@ def test_utterance_has_the_same_bits_alone_by_eq_8_in_evaluation(device, dtype, 
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_units", [28, 256, 300])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_that_start_off_a_boundary_give_the_same_bits(device, dtype, n_units):
     hidden, lengths, query, _, _ = on(device, *example(n_units, "query", dtype))
     moved = torch.empty(hidden.numel() + 1, dtype=dtype, device=device)[1:].view_as(hidden).copy_(hidden)

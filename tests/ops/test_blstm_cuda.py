@@ -114,6 +114,15 @@ def test_inputs_and_weights_of_any_scale_are_in_tolerance(device, kernels, scale
     kernels.check(found, results(reference.blstm, (rows / scale).double(), double))
 
 
+def test_tiny_inputs_are_in_tolerance(device, kernels):
+    rows, weights = example(33)
+    weights = {name: weight * (0 if "bias" in name else 1) for name, weight in weights.items()}
+    on_device = {name: weight.to(device) for name, weight in weights.items()}
+    found = results(blstm, (1e-6 * rows).to(device), on_device, precision=kernels.precision)
+    double = {name: weight.double() for name, weight in weights.items()}
+    kernels.check(found, results(reference.blstm, 1e-6 * rows.double(), double))
+
+
 def test_tiny_recurrent_weights_are_in_tolerance(device, kernels):
     rows, weights = example(33)
     weights = {name: weight * (1e-6 if "weight_hh" in name else 1) for name, weight in weights.items()}
@@ -147,7 +156,7 @@ def test_slopes_of_any_scale_are_in_tolerance(device, kernels, scale: float):
 
 def test_slopes_of_neighbours_in_other_scales_are_in_tolerance(device, kernels):
     rows, weights = example(33)
-    scales = torch.logspace(-32, 32, len(LENGTHS), dtype=torch.float64).repeat_interleave(torch.tensor(LENGTHS))
+    scales = torch.logspace(-35, 32, len(LENGTHS), dtype=torch.float64).repeat_interleave(torch.tensor(LENGTHS))
 
     def gradients(layer, rows: Tensor, weights: dict[str, Tensor]) -> Tensor:
         rows = rows.clone().requires_grad_()
@@ -176,6 +185,23 @@ def test_rows_of_no_utterance_and_utterances_without_rows_change_nothing(device,
     for place, count in enumerate(counts):
         rows = slice(50 * place, 50 * place + count)
         assert torch.equal(together[rows], run(torch.tensor([place], device=device))[rows])
+
+
+@torch.no_grad()
+def test_what_lies_outside_of_the_rows_or_groups_is_clamped(device, kernels):
+    recurrent = torch.randn(2, 2, 4 * 33, 33, generator=torch.Generator().manual_seed(0)).to(device)
+    projected = torch.randn(60, 8 * 33, device=device)
+    options = (0, kernels.precision == "highest")
+
+    def run(first_rows: list[int], lengths: list[int], groups: list[int]) -> list[Tensor]:
+        batch = tuple(torch.tensor(numbers, device=device) for numbers in (first_rows, lengths, groups))
+        hidden, cell, gates = torch.ops.serfast.blstm_recurrence(projected, recurrent, *batch, None, *options, True)
+        backward = torch.ops.serfast.blstm_recurrence_backward
+        return [hidden, backward(torch.ones_like(hidden), recurrent, *batch, cell, gates, *options)]
+
+    outside = run([0, 10, 40, 10**9, 50], [10, 30, 10**9, 5, -3], [-5, 99, 1, 0, 0])
+    for result, inside in zip(outside, run([0, 10, 40], [10, 30, 20], [0, 1, 1]), strict=True):
+        assert torch.equal(result, inside)
 
 
 @torch.no_grad()
@@ -246,7 +272,7 @@ def test_layers_without_room_for_their_clusters_run_on_single_blocks(emulated_cu
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("n_groups", "n_utterances"), [(3, 1), (7, 40), (40, 70), (70_000, 3)])
+@pytest.mark.parametrize(("n_groups", "n_utterances"), [(3, 1), (3, 60), (7, 40), (300, 3)])
 def test_every_utterance_has_the_bits_of_its_group_alone(device, kernels, n_groups: int, n_utterances: int):
     generator = torch.Generator().manual_seed(n_groups)
     recurrent = torch.randn(n_groups, 1, 4 * 2, 2, generator=generator).to(device)
@@ -254,19 +280,21 @@ def test_every_utterance_has_the_bits_of_its_group_alone(device, kernels, n_grou
     groups[0] = n_groups - 1
     lengths = torch.randint(1, 5, (n_utterances,), generator=generator)
     projected = torch.randn(int(lengths.sum()), 4 * 2, generator=generator).to(device)
-    settings = (None, 0, kernels.precision == "highest", False)
+    options = (0, kernels.precision == "highest")
 
-    def run(rows: Tensor, places: Tensor, matrices: Tensor, groups: Tensor | None) -> Tensor:
-        batch = Lengths.packed(lengths[places], device=device)
-        arguments = (batch.first_rows, batch.on_device, groups, *settings)
-        return torch.ops.serfast.blstm_recurrence(rows, matrices, *arguments)[0]
+    def run(rows: Tensor, places: Tensor, matrices: Tensor, groups: Tensor | None) -> list[Tensor]:
+        lengths_there = Lengths.packed(lengths[places], device=device)
+        batch = (lengths_there.first_rows, lengths_there.on_device, groups)
+        hidden, cell, gates = torch.ops.serfast.blstm_recurrence(rows, matrices, *batch, None, *options, True)
+        backward = torch.ops.serfast.blstm_recurrence_backward
+        return [hidden, backward(torch.ones_like(hidden), matrices, *batch, cell, gates, *options)]
 
     together = run(projected, torch.arange(n_utterances), recurrent, groups.to(device))
     group_of_row = groups.repeat_interleave(lengths)
     for group in groups.unique().tolist():
         own = (group_of_row == group).to(device)
         alone = run(projected[own], groups == group, recurrent[group : group + 1], None)
-        assert torch.equal(together[own], alone)
+        assert all(torch.equal(result[own], truth) for result, truth in zip(together, alone, strict=True))
 
 
 @pytest.mark.cuda

@@ -47,7 +47,7 @@ def test_row_has_the_same_bits_among_any_others(device, n_in, n_out, dtype):
         assert torch.equal(linear(rows, weight[first:], bias[first:]), together[:, first:])
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_rows_take_a_float32_weight(device, dtype):
     rows, weight, bias = example(device, 9, 20, 6, torch.float32)
     rows = rows.to(dtype)
@@ -87,7 +87,7 @@ def test_a_captured_graph_replays_with_other_rows(cuda):
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(cuda, dtype):
     rows, weight, bias = (tensor.requires_grad_() for tensor in example(cuda, 4, 8, 5, dtype))
     torch.library.opcheck(torch.ops.serfast.linear.default, (rows, weight, bias.detach().float()))
