@@ -28,7 +28,7 @@ class Mailbox {
   // Waits for all n_bytes of a turn, counted from 1. Called by every thread; `first` is one of them.
   __device__ void wait(int turn, uint32_t n_bytes, bool first) {
     uint64_t& arrival = arrivals_[turn % 2];
-    // Acquiring for the whole cluster would do no more for what arrives in shared memory, and give up the L1 cache.
+    // For this block alone: for the whole cluster, hardware would do no more but empty the L1 cache at every turn.
     while (!cuda::ptx::mbarrier_try_wait_parity(&arrival, static_cast<unsigned>(turn - 1) / 2 % 2)) {
     }
     if (first) {

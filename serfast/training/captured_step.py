@@ -17,7 +17,7 @@ __all__ = ["CapturedSteps", "CudaGraphs", "Graphs", "fill", "room_for"]
 
 _WARM_UPS = 2  # plain calls of each bucket before the capture, in which libraries make their plans
 _STEPS_OF_DOUBLING = 4  # of rows: at most a quarter is spare, about a tenth on average
-_BUSY_PER_IDLE = 4  # utterances: then the spare rows make no idle utterance longer than the mean of a full batch
+_BUSY_PER_IDLE = 4  # utterances: then no idle one is much longer than the mean of a full batch
 
 
 class Graphs(Protocol):
